@@ -1,0 +1,288 @@
+"""Every knob: one frozen dataclass a topic, checked when made, with units beside the names.
+
+A `Config` is the whole of a training run. It is saved beside every result (`to_json`) and can be given back
+(`from_json`). Defaults are the recipe of DeepLab v2 (Chen et al., PAMI 2017, section 4) and are written
+nowhere else.
+"""
+
+import dataclasses
+import json
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from deeplab_ray.errors import UserError
+
+T = TypeVar("T")
+
+Backbone = Literal["vgg16", "resnet18", "resnet101"]
+Head = Literal["largefov", "aspp-s", "aspp-l"]
+
+
+def _require(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise UserError(sentence)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network, for which dataset's classes, from which weights."""
+
+    dataset: str = "voc12"
+    """Name of the dataset whose classes are predicted."""
+    backbone: Backbone = "resnet101"
+    """Trunk, at output stride 8."""
+    head: Head = "aspp-l"
+    """largefov: one 3×3 branch at rate 12; aspp-s: rates 2, 4, 8, 12; aspp-l: rates 6, 12, 18, 24."""
+    weights: str = "torchvision"
+    """Trunk's start: "torchvision" (downloaded), "random", or a path or s3:// URI of a state dict (.pth)."""
+    input: Literal["auto", "caffe", "torchvision"] = "auto"
+    """What the weights saw: caffe: RGB 0..255 minus the mean; torchvision: divided by a standard deviation,
+    too; auto: caffe for a VGG-16 from a file, else torchvision."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random scale, mirror and crop of training images."""
+
+    crop: int = 321
+    """Side of the square training crop in pixels, ≡ 1 (mod 8)."""
+    scale_min: float = 0.5
+    """Smallest factor of the random scale."""
+    scale_max: float = 1.5
+    """Largest factor of the random scale."""
+    mirror: bool = True
+    """Mirror half of the samples left to right."""
+
+    def __post_init__(self) -> None:
+        lower = max(17, self.crop - (self.crop - 1) % 8)
+        _require(
+            self.crop >= 17 and self.crop % 8 == 1,
+            f"crop {self.crop} does not fit the stride-8 grid: take a size ≡ 1 (mod 8), such as {lower} or {lower + 8}",
+        )
+        _require(
+            0 < self.scale_min <= self.scale_max <= 8,
+            f"scales {self.scale_min}..{self.scale_max} are no range: need 0 < scale_min <= scale_max <= 8",
+        )
+
+
+@dataclass(frozen=True)
+class SolverConfig:
+    """SGD with momentum under the poly or the step policy, applied at every iteration."""
+
+    learning_rate: float = 2.5e-4
+    """Base learning rate (the classifier's weights take 10 times, its biases 20 times of it)."""
+    policy: Literal["poly", "step"] = "poly"
+    """poly: rate × (1 − i/iterations)^power; step: rate × step_factor every step_every iterations."""
+    power: float = 0.9
+    """Exponent of the poly policy."""
+    step_every: int = 2000
+    """Iterations between two steps of the step policy."""
+    step_factor: float = 0.1
+    """What a step of the step policy multiplies the rate by."""
+    iterations: int = 20_000
+    """Number of weight updates."""
+    batch: int = 10
+    """Global batch in crops per iteration, over all workers and accumulation steps."""
+    accumulation: int = 1
+    """Micro-batches whose gradients each worker adds up before an update."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 5e-4
+    """L2 penalty of the weights; biases that the recipe exempts have none."""
+
+    def __post_init__(self) -> None:
+        _require(self.learning_rate > 0, f"learning rate {self.learning_rate} must be above 0, e.g. 1e-3")
+        _require(self.power >= 0, f"poly power {self.power} must not be negative; the paper's is 0.9")
+        _require(self.step_every >= 1, f"step_every {self.step_every} must be at least 1 iteration")
+        _require(0 < self.step_factor <= 1, f"step_factor {self.step_factor} must lie in (0, 1]")
+        _require(self.iterations >= 1, f"iterations {self.iterations} must be at least 1")
+        _require(self.batch >= 1, f"batch {self.batch} must be at least 1 crop")
+        _require(self.accumulation >= 1, f"accumulation {self.accumulation} must be at least 1")
+        _require(0 <= self.momentum < 1, f"momentum {self.momentum} must lie in [0, 1)")
+        _require(self.weight_decay >= 0, f"weight decay {self.weight_decay} must not be negative")
+
+
+@dataclass(frozen=True)
+class CRFParams:
+    """The fully connected CRF's parameters (equation 3 of the paper) and its mean-field iterations.
+
+    k(i, j) = w1 exp(−|Δp|²/2σα² − |ΔI|²/2σβ²) + w2 exp(−|Δp|²/2σγ²), under the Potts model.
+    The defaults are those which go with DeepLab v2 ResNet-101 on VOC 2012.
+    """
+
+    w1: float = 4.0
+    """Weight of the bilateral (position and colour) kernel."""
+    sigma_alpha: float = 67.0
+    """Bilateral kernel's width in position, in pixels."""
+    sigma_beta: float = 3.0
+    """Bilateral kernel's width in colour, in grey levels of 0..255."""
+    w2: float = 3.0
+    """Weight of the spatial kernel."""
+    sigma_gamma: float = 1.0
+    """Spatial kernel's width, in pixels."""
+    crf_iterations: int = 10
+    """Mean-field iterations."""
+
+    def __post_init__(self) -> None:
+        _require(self.w1 >= 0 and self.w2 >= 0, f"CRF weights w1={self.w1}, w2={self.w2} must not be negative")
+        for name in ("sigma_alpha", "sigma_beta", "sigma_gamma"):
+            _require(getattr(self, name) > 0, f"CRF width {name}={getattr(self, name)} must be above 0")
+        _require(self.crf_iterations >= 1, f"crf_iterations {self.crf_iterations} must be at least 1")
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """How the run is spread over the cluster, and how often it reports."""
+
+    workers: int = 1
+    """Number of DDP workers."""
+    gpus_per_worker: float | None = None
+    """GPUs of a worker; unset: 1 where the cluster has GPUs, else 0 (train on CPU)."""
+    cpus_per_worker: float = 0.5
+    """Logical CPUs that a worker takes; what is left feeds it, at least 1 CPU must be."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of forward and backward (autocast); weights and updates stay float32."""
+    seed: int = 0
+    """Seed of initialisation, sample order and augmentation."""
+    log_every: int = 20
+    """Iterations between two lines of progress."""
+    validate_every: int = 1000
+    """Iterations between two passes over the validation split (and one at the end); 0: never."""
+    checkpoint_every: int = 500
+    """Iterations between two checkpoints (and one at the end)."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints are kept."""
+    autoscaling: bool = False
+    """Count on nodes that the autoscaler has yet to bring: do not check that the workers fit now."""
+    max_failures: int = 3
+    """How often the worker group may be restarted from its last checkpoint after a worker died."""
+
+    def __post_init__(self) -> None:
+        _require(self.workers >= 1, f"workers {self.workers} must be at least 1")
+        _require(
+            self.gpus_per_worker is None or self.gpus_per_worker >= 0,
+            f"gpus_per_worker {self.gpus_per_worker} must not be negative; 0 trains on CPU",
+        )
+        _require(self.cpus_per_worker > 0, f"cpus_per_worker {self.cpus_per_worker} must be above 0")
+        _require(self.log_every >= 1, f"log_every {self.log_every} must be at least 1 iteration")
+        _require(self.validate_every >= 0, f"validate_every {self.validate_every} must not be negative")
+        _require(self.checkpoint_every >= 1, f"checkpoint_every {self.checkpoint_every} must be at least 1")
+        _require(self.keep_checkpoints >= 1, f"keep_checkpoints {self.keep_checkpoints} must be at least 1")
+        _require(self.max_failures >= 0, f"max_failures {self.max_failures} must not be negative")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training run: network, augmentation, solver, CRF and runtime."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    crf: CRFParams = field(default_factory=CRFParams)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    def __post_init__(self) -> None:
+        parts = self.runtime.workers * self.solver.accumulation
+        lower = max(parts, self.solver.batch - self.solver.batch % parts)
+        _require(
+            self.solver.batch % parts == 0,
+            f"batch {self.solver.batch} is not divisible by workers × accumulation = {self.runtime.workers} × "
+            f"{self.solver.accumulation}: take a batch of {lower} or {lower + parts}, or change --workers",
+        )
+
+    @property
+    def micro_batch(self) -> int:
+        """Crops in one forward pass of one worker."""
+        return self.solver.batch // (self.runtime.workers * self.solver.accumulation)
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """What a search tries, and how often."""
+
+    trials: int = 8
+    """Number of configurations tried."""
+    learning_rate_min: float = 1e-4
+    """Lower end of the base learning rate, drawn log-uniformly."""
+    learning_rate_max: float = 1e-2
+    """Upper end of the base learning rate."""
+    batches: tuple[int, ...] = (4, 8)
+    """Global batches to choose from."""
+    power_min: float = 0.5
+    """Lower end of the poly policy's power, drawn uniformly."""
+    power_max: float = 1.5
+    """Upper end of the poly policy's power."""
+    reports: int = 4
+    """Validations of a full trial; after each, ASHA may stop the worse ones."""
+    concurrent: int = 0
+    """Trials at the same time; 0: as many as the cluster holds."""
+
+    def __post_init__(self) -> None:
+        _require(self.trials >= 1, f"trials {self.trials} must be at least 1")
+        _require(
+            0 < self.learning_rate_min < self.learning_rate_max,
+            f"learning rates {self.learning_rate_min}..{self.learning_rate_max} are no range: need 0 < min < max",
+        )
+        _require(
+            len(self.batches) > 0 and min(self.batches) >= 1,
+            f"batches {self.batches} must name at least one batch of at least 1 crop",
+        )
+        _require(
+            0 <= self.power_min < self.power_max,
+            f"powers {self.power_min}..{self.power_max} are no range: need 0 <= min < max",
+        )
+        _require(self.reports >= 1, f"reports {self.reports} must be at least 1")
+        _require(self.concurrent >= 0, f"concurrent {self.concurrent} must not be negative; 0 fills the cluster")
+
+
+def to_json(config: Any) -> str:
+    """A config dataclass as indented JSON."""
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def from_json(text: str, kind: type[T], where: str = "config") -> T:
+    """Build the dataclass `kind` from JSON text; keys that are left out keep their defaults.
+
+    Raises UserError for text that is not JSON, for unknown keys, for values of a wrong type and for what the
+    dataclass itself refuses.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where} is not JSON ({error}): give the config.json or best.json of a run") from None
+    return _build(kind, value, where)
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected an object with the fields of {kind.__name__}, found {value!r}")
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(value) - set(hints))
+    if unknown:
+        raise UserError(f"{where}: unknown field {unknown[0]!r}; {kind.__name__} has {', '.join(hints)}")
+    arguments = {}
+    for name, item in value.items():
+        if dataclasses.is_dataclass(hints[name]):
+            item = _build(hints[name], item, f"{where}.{name}")
+        elif not _fits(item, hints[name]):
+            raise UserError(f"{where}.{name}: {item!r} is not of type {_describe(hints[name])}")
+        arguments[name] = item
+    return kind(**arguments)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    options = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        return value in options
+    if options:
+        return any(_fits(value, option) for option in options)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _describe(hint: Any) -> str:
+    return getattr(hint, "__name__", None) or str(hint).replace("typing.", "")

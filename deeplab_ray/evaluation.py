@@ -1,0 +1,210 @@
+"""Measure a checkpoint on a prepared split: mean IoU before and after the CRF, and the report."""
+
+import heapq
+import io
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from deeplab_ray import inference
+from deeplab_ray.config import CRFParams, to_json
+from deeplab_ray.datasets.base import Dataset, decode_image
+from deeplab_ray.errors import UserError
+from deeplab_ray.metrics import mean_iou
+from deeplab_ray.report import EvaluationReport, GalleryRow, write_report
+from deeplab_ray.shards import Split, open_split
+from deeplab_ray.storage import check_access, locate
+from deeplab_ray.training import checkpoint
+from deeplab_ray.training.checkpoint import CheckpointMeta
+
+GALLERY = 12
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured; confusion matrices are int64 C×C, rows the truth."""
+
+    dataset: Dataset
+    images: int
+    confusion: NDArray[np.int64]
+    confusion_crf: NDArray[np.int64] | None
+    worst: list[GalleryRow]
+    checkpoint: str
+    data: str
+    """URI of the split's folder."""
+    meta: CheckpointMeta
+    crf: CRFParams | None
+    seconds: float
+
+    @property
+    def miou(self) -> float:
+        return mean_iou(self.confusion)
+
+    @property
+    def miou_crf(self) -> float | None:
+        return None if self.confusion_crf is None else mean_iou(self.confusion_crf)
+
+
+def open_checked(checkpoint_uri: str, data: str, split_name: str) -> tuple[Split, Any, CheckpointMeta, str]:
+    """The split, the network, its meta data and the checkpoint's URI; UserError where they do not go together."""
+    check_access(locate(checkpoint_uri), locate(data))
+    split = open_split(data, split_name)
+    place = checkpoint.find(checkpoint_uri)
+    meta = checkpoint.read_meta(place)
+    if len(meta.classes) != len(split.dataset.classes):
+        raise UserError(
+            f"the checkpoint {place} predicts {len(meta.classes)} classes ({meta.config.model.dataset}), but "
+            f"{data} has {len(split.dataset.classes)} ({split.dataset.name}): evaluate on data of the same dataset"
+        )
+    if meta.classes != split.dataset.classes:
+        raise UserError(
+            f"the checkpoint {place} predicts other classes ({meta.config.model.dataset}) than {data} has "
+            f"({split.dataset.name}): evaluate on data of the same dataset"
+        )
+    model, _ = checkpoint.load_model(place)
+    return split, model, meta, place.uri
+
+
+def evaluate(
+    checkpoint_uri: str,
+    data: str,
+    split_name: str,
+    crf: CRFParams | str | None = "checkpoint",
+    precision: str = "",
+) -> Evaluation:
+    """Score, refine and count every image of the split exactly once. Ray must be initialised.
+
+    crf: parameters, None to leave the CRF out, or "checkpoint" for those of the checkpoint's config. precision:
+    "float32" or "bfloat16"; empty: as the checkpoint was trained. Raises UserError for a checkpoint of other
+    classes than the data's.
+    """
+    started = time.monotonic()
+    split, model, meta, place = open_checked(checkpoint_uri, data, split_name)
+    params = meta.config.crf if isinstance(crf, str) else crf
+    pools = inference.plan_pools()
+    rows = inference.score(
+        inference.read(split, range(len(split))), model, precision or meta.config.runtime.precision, pools
+    )
+    rows = inference.measure(rows, split.dataset, params, pools)
+
+    classes = len(split.dataset.classes)
+    total = np.zeros((2, classes, classes), np.int64)
+    worst: list[tuple[float, str, inference.Row]] = []
+    for row in inference.iterate_once(rows, len(split), lambda line: print(line, file=sys.stderr, flush=True)):
+        matrices = [_matrix(row[name], classes) for name in ("confusion", "confusion_crf") if name in row]
+        total[: len(matrices)] += matrices
+        entry = (-mean_iou(matrices[0]), row["id"], row)
+        if len(worst) < GALLERY:
+            heapq.heappush(worst, entry)
+        else:
+            heapq.heappushpop(worst, entry)
+    return Evaluation(
+        dataset=split.dataset,
+        images=len(split),
+        confusion=total[0],
+        confusion_crf=total[1] if params else None,
+        worst=[_example(row, split.dataset) for _, _, row in sorted(worst, reverse=True)],
+        checkpoint=place,
+        data=split.folder.uri,
+        meta=meta,
+        crf=params,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _matrix(data: bytes, classes: int) -> NDArray[np.int64]:
+    return np.frombuffer(data, np.int64).reshape(classes, classes)
+
+
+def _example(row: inference.Row, dataset: Dataset) -> GalleryRow:
+    classes = len(dataset.classes)
+    crf = row.get("network_crf")
+    return GalleryRow(
+        id=row["id"],
+        image=decode_image(row["image"]),
+        truth=dataset.decode_label(row["label"]),
+        network=_label(row["network"]),
+        crf=None if crf is None else _label(crf),
+        miou=mean_iou(_matrix(row["confusion"], classes)),
+        miou_crf=None if crf is None else mean_iou(_matrix(row["confusion_crf"], classes)),
+    )
+
+
+def _label(png: bytes) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
+def publish_report(evaluation: Evaluation, output: str) -> str:
+    """Write report.html and the CRF's and the run's config into the folder `output`; returns the page's URI."""
+    config = replace(evaluation.meta.config, crf=evaluation.crf or evaluation.meta.config.crf)
+    page = write_report(
+        EvaluationReport(
+            title=f"DeepLab on {evaluation.dataset.name}",
+            dataset=evaluation.dataset,
+            images=evaluation.images,
+            confusion=evaluation.confusion,
+            confusion_crf=evaluation.confusion_crf,
+            gallery=evaluation.worst,
+            history=evaluation.meta.history,
+            settings=asdict(config),
+            facts={
+                "checkpoint": evaluation.checkpoint,
+                "data": evaluation.data,
+                "iterations": str(evaluation.meta.iteration),
+                "evaluated": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+                "time": f"{evaluation.seconds:.0f} s",
+            },
+        )
+    )
+    place = locate(output)
+    (place / "config.json").write_bytes(to_json(config).encode())
+    (place / "report.html").write_bytes(page.encode())
+    return (place / "report.html").uri
+
+
+@dataclass(frozen=True)
+class CRFTrial:
+    """One point of a CRF search."""
+
+    params: CRFParams
+    miou: float
+
+
+def search_crf(checkpoint_uri: str, data: str, split_name: str, images: int) -> tuple[float, list[CRFTrial]]:
+    """Mean IoU without the CRF, and with each point of `coarse_grid`, best first, over `images` images of the split.
+
+    The network runs once; each point of the grid refines the same scores (section 4.1 of the paper searches on
+    100 images like this). Take a split that you do not report on.
+    """
+    split, model, meta, _ = open_checked(checkpoint_uri, data, split_name)
+    grid = coarse_grid(meta.config.crf)
+    pools = inference.plan_pools()
+    indices = range(0, len(split), max(1, len(split) // images))[:images]
+    scored = inference.score(inference.read(split, indices), model, meta.config.runtime.precision, pools).materialize()
+    classes = len(split.dataset.classes)
+    before, trials = 0.0, []
+    for number, params in enumerate(grid, 1):
+        total = np.zeros((2, classes, classes), np.int64)
+        for row in inference.iterate_once(
+            inference.measure(scored, split.dataset, params, pools), len(indices), lambda _: None
+        ):
+            total += [_matrix(row["confusion"], classes), _matrix(row["confusion_crf"], classes)]
+        before = mean_iou(total[0])
+        trials.append(CRFTrial(params, mean_iou(total[1])))
+        print(f"{number}/{len(grid)}  mIoU {100 * trials[-1].miou:.2f} %  {params}", flush=True)
+    return before, sorted(trials, key=lambda trial: -trial.miou)
+
+
+def coarse_grid(params: CRFParams) -> list[CRFParams]:
+    """A coarse version of the paper's search around `params`: w1, σα and σβ, at fixed w2 and σγ."""
+    return [
+        replace(params, w1=w1, sigma_alpha=alpha, sigma_beta=beta)
+        for w1 in (3.0, 5.0)
+        for alpha in (30.0, 60.0)
+        for beta in (3.0, 6.0)
+    ]

@@ -1,0 +1,191 @@
+"""Score → refine → measure, each a step on a Ray Dataset.
+
+What crosses the object store between the predictors (GPU, or CPU) and the CRF pool (CPU) are the encoded bytes
+and float16 scores at output stride 8; probabilities at full size exist only inside a CRF actor.
+"""
+
+import dataclasses
+import io
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from ray.data import ActorPoolStrategy
+
+from deeplab_ray.capacity import CPUS_FOR_DATA
+from deeplab_ray.config import CRFParams
+from deeplab_ray.crf import DenseCRF
+from deeplab_ray.datasets.base import Dataset, decode_image
+from deeplab_ray.errors import UserError
+from deeplab_ray.metrics import confusion_matrix
+from deeplab_ray.models import DeepLab, upsample_scores
+from deeplab_ray.shards import Split
+from deeplab_ray.training.step import autocast
+
+Row = dict[str, Any]
+_BLOCK_IMAGES = 4
+
+
+@dataclass(frozen=True)
+class Pools:
+    """How many actors predict and how many refine, and what each takes."""
+
+    predictors: int
+    predictor_cpus: float
+    predictor_gpus: float
+    refiners: int
+    refiner_cpus: float
+
+
+def plan_pools() -> Pools:
+    """Fill the cluster: a predictor on each GPU (or one on CPU), CRF actors on the CPUs that are left.
+
+    One CPU a node stays free for reading. On nodes too small for whole CPUs each actor takes a quarter. Raises
+    UserError when not even that fits.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    predictors = max(1, gpus)
+    whole = int(sum(max(0, node.get("CPU", 0) - CPUS_FOR_DATA) // 1 for node in nodes))
+    if whole > predictors:
+        return Pools(predictors, 1, 1 if gpus else 0, whole - predictors, 1)
+    total = sum(node.get("CPU", 0) for node in nodes)
+    share = 0.25
+    refiners = int((total - CPUS_FOR_DATA - predictors * share) / share)
+    if refiners < 1:
+        raise UserError(
+            f"the cluster has {total:g} CPU; inference needs {CPUS_FOR_DATA:g} for reading and {share:g} each for "
+            f"{predictors} predictor(s) and at least one CRF actor: add CPUs"
+        )
+    return Pools(predictors, share, 1 if gpus else 0, min(refiners, 2), share)
+
+
+def read(split: Split, indices: Sequence[int]) -> ray.data.Dataset:
+    """These samples of the split (id, image, label, height, width; encoded bytes), each exactly once.
+
+    In blocks of a few images, so that the CRF starts as soon as the first are scored.
+    """
+    blocks = -(-len(indices) // _BLOCK_IMAGES)
+    return ray.data.range(len(indices), override_num_blocks=blocks).map(
+        lambda row: dataclasses.asdict(split.read(indices[int(row["id"])]))
+    )
+
+
+def score(rows: ray.data.Dataset, model: DeepLab, precision: str, pools: Pools) -> ray.data.Dataset:
+    """Add "scores", float16 bytes of C×h×w at output stride, to each row."""
+    return rows.map(
+        Predictor,  # type: ignore[arg-type]
+        fn_constructor_args=(ray.put(model), precision),
+        compute=ActorPoolStrategy(size=pools.predictors),
+        num_cpus=pools.predictor_cpus,
+        num_gpus=pools.predictor_gpus or None,
+        max_restarts=-1,
+        max_task_retries=-1,
+    )
+
+
+def measure(rows: ray.data.Dataset, dataset: Dataset, params: CRFParams | None, pools: Pools) -> ray.data.Dataset:
+    """Scored rows → per image: id, confusion matrices (int64 C×C) and PNGs of the predicted train ids.
+
+    `params` None leaves the CRF out; then the columns that end in "_crf" are missing.
+    """
+    return rows.map(
+        Measurer,  # type: ignore[arg-type]
+        fn_constructor_args=(dataset.name, params),
+        compute=ActorPoolStrategy(size=pools.refiners),
+        num_cpus=pools.refiner_cpus,
+        max_restarts=-1,
+        max_task_retries=-1,
+    )
+
+
+class Predictor:
+    """An actor with the network: encoded image → scores."""
+
+    def __init__(self, model: Any, precision: str) -> None:
+        self.model: DeepLab = ray.get(model) if isinstance(model, ray.ObjectRef) else model
+        self.precision = precision
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = self.model.to(self.device).eval()
+        if self.device.type == "cpu":
+            # Ray sets one thread for a fraction of a CPU; the CRF actors are idle until scores arrive.
+            torch.set_num_threads(os.cpu_count() or 1)
+
+    def __call__(self, row: Row) -> Row:
+        scores = predict(self.model, decode_image(row["image"]), self.device, self.precision)
+        half = scores.to(torch.float16).cpu().numpy()
+        return row | {"scores": half.tobytes(), "scores_shape": list(half.shape)}
+
+
+def predict(model: DeepLab, image: NDArray[np.uint8], device: torch.device, precision: str) -> torch.Tensor:
+    """uint8 RGB H×W×3 → scores float32 C×h×w at output stride."""
+    with torch.inference_mode(), autocast(device, precision):
+        return model(torch.from_numpy(image.copy())[None].to(device))[0].float()
+
+
+class Measurer:
+    """An actor with a CRF: scores → labels before and after, counted against the truth."""
+
+    def __init__(self, dataset: str, params: CRFParams | None) -> None:
+        from deeplab_ray import datasets
+
+        torch.set_num_threads(1)
+        self.dataset = datasets.get(dataset)
+        self.crf = DenseCRF(params) if params else None
+
+    def __call__(self, row: Row) -> Row:
+        truth = self.dataset.decode_label(row["label"])
+        classes = len(self.dataset.classes)
+        probabilities = full_size_probabilities(row, *truth.shape)
+        network = probabilities.argmax(axis=0).astype(np.uint8)
+        result = {
+            "id": row["id"],
+            "image": row["image"],
+            "label": row["label"],
+            "confusion": confusion_matrix(truth, network, classes).tobytes(),
+            "network": _png(network),
+        }
+        if self.crf:
+            refined = self.crf.refine(decode_image(row["image"]), probabilities).argmax(axis=0).astype(np.uint8)
+            result["confusion_crf"] = confusion_matrix(truth, refined, classes).tobytes()
+            result["network_crf"] = _png(refined)
+        return result
+
+
+def full_size_probabilities(row: Row, height: int, width: int) -> NDArray[np.float32]:
+    """A scored row → softmax probabilities float32 C×H×W: upsample the scores, then normalise."""
+    half = np.frombuffer(row["scores"], np.float16).reshape([int(n) for n in row["scores_shape"]])
+    scores = upsample_scores(torch.from_numpy(half.astype(np.float32))[None], height, width)
+    return scores.softmax(dim=1)[0].numpy()
+
+
+def _png(label: NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(label).save(file, "PNG")
+    return file.getvalue()
+
+
+def iterate_once(measured: ray.data.Dataset, images: int, progress: Callable[[str], None]) -> Iterator[Row]:
+    """The measured rows as they come, with lines of progress; RuntimeError unless each image came exactly once."""
+    seen: set[str] = set()
+    start = last = time.monotonic()
+    for row in measured.iter_rows():
+        if row["id"] in seen:
+            raise RuntimeError(f"image {row['id']} came twice out of the pipeline")
+        seen.add(row["id"])
+        now = time.monotonic()
+        if now - last > 5 or len(seen) == images:
+            left = (now - start) / len(seen) * (images - len(seen))
+            progress(f"{len(seen)}/{images} images, {len(seen) / (now - start):.2f} images/s, {left:.0f} s left")
+            last = now
+        yield row
+    if len(seen) != images:
+        raise RuntimeError(f"{images - len(seen)} of {images} images are missing from the results")

@@ -1,0 +1,17 @@
+"""The networks: trunks at output stride 8, the heads of the paper, and their weights."""
+
+from deeplab_ray.models.deeplab import DeepLab
+from deeplab_ray.models.geometry import STRIDE, grid_size, labels_at_stride, pad_to_grid, upsample_scores
+from deeplab_ray.models.resnet import calibrate_frozen_norms
+from deeplab_ray.models.weights import build
+
+__all__ = [
+    "STRIDE",
+    "DeepLab",
+    "build",
+    "calibrate_frozen_norms",
+    "grid_size",
+    "labels_at_stride",
+    "pad_to_grid",
+    "upsample_scores",
+]

@@ -1,0 +1,123 @@
+"""ResNet-101 and ResNet-18 at output stride 8, their batch norm frozen (statistics, scale and shift).
+
+Against torchvision's nets: the first pool is padded at the far side (ceil), res4 keeps the stride and is
+dilated by 2, res5 by 4. Parameters and buffers are named as torchvision's, so that its checkpoints load as
+they are.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision import ops
+
+
+class FrozenBatchNorm2d(ops.FrozenBatchNorm2d):
+    """torchvision's, but computed by the fused kernel, which keeps bfloat16 activations bfloat16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
+class _Basic(nn.Module):
+    """Two 3×3 convolutions (ResNet-18)."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int, dilation: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, padding=dilation, dilation=dilation, bias=False)
+        self.bn1 = FrozenBatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False)
+        self.bn2 = FrozenBatchNorm2d(width)
+        self.downsample = _shortcut(inputs, width * self.expansion, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class _Bottleneck(nn.Module):
+    """1×1, 3×3, 1×1 (ResNet-101)."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int, dilation: int) -> None:
+        super().__init__()
+        # The original (MSRA) net strides in the first 1×1, torchvision's weights were trained with it in the
+        # 3×3; at output stride 8 only res3 strides at all.
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = FrozenBatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=dilation, dilation=dilation, bias=False)
+        self.bn2 = FrozenBatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, width * 4, 1, bias=False)
+        self.bn3 = FrozenBatchNorm2d(width * 4)
+        self.downsample = _shortcut(inputs, width * self.expansion, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+    if inputs == outputs and stride == 1:
+        return None
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), FrozenBatchNorm2d(outputs))
+
+
+class ResNetTrunk(nn.Module):
+    """N×3×H×W → N×channels×h×w; `blocks` are the numbers of blocks in res2 … res5."""
+
+    def __init__(self, block: type[_Basic] | type[_Bottleneck], blocks: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)
+        self.bn1 = FrozenBatchNorm2d(64)
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1, ceil_mode=True)
+        self.channels = 64
+        for number, (width, stride, dilation) in enumerate(((64, 1, 1), (128, 2, 1), (256, 1, 2), (512, 1, 4)), 1):
+            layers = []
+            for index in range(blocks[number - 1]):
+                layers.append(block(self.channels, width, stride if index == 0 else 1, dilation))
+                self.channels = width * block.expansion
+            self.add_module(f"layer{number}", nn.Sequential(*layers))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.maxpool(F.relu(self.bn1(self.conv1(images))))
+        for number in range(1, 5):
+            x = self.get_submodule(f"layer{number}")(x)
+        return x
+
+
+def resnet18() -> ResNetTrunk:
+    return ResNetTrunk(_Basic, (2, 2, 2, 2))
+
+
+def resnet101() -> ResNetTrunk:
+    return ResNetTrunk(_Bottleneck, (3, 4, 23, 3))
+
+
+@torch.no_grad()
+def calibrate_frozen_norms(trunk: nn.Module, images: Tensor) -> None:
+    """Set every frozen batch norm's mean and variance to those of what reaches it from `images` (N×3×H×W).
+
+    A randomly initialised net has no statistics to freeze; with those of one batch of training images its
+    activations start at unit scale (data-dependent initialisation, Krähenbühl et al., ICLR 2016).
+    """
+
+    def measure(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(module, FrozenBatchNorm2d)
+        values = inputs[0].float()
+        module.running_mean.copy_(values.mean(dim=(0, 2, 3)))
+        module.running_var.copy_(values.var(dim=(0, 2, 3)).clamp_min(1e-3))
+
+    handles = [m.register_forward_pre_hook(measure) for m in trunk.modules() if isinstance(m, FrozenBatchNorm2d)]
+    try:
+        trunk(images)
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,86 @@
+"""A checkpoint is a folder: model.pt, optimizer.pt and checkpoint.json (config, iteration, classes, history)."""
+
+import dataclasses
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn, optim
+
+from deeplab_ray.config import Config, from_json
+from deeplab_ray.errors import UserError
+from deeplab_ray.models.deeplab import DeepLab
+from deeplab_ray.storage import Location, locate
+
+NAME = "ckpt_{:06d}"
+_META = "checkpoint.json"
+_MODEL = "model.pt"
+_OPTIMIZER = "optimizer.pt"
+
+
+@dataclass(frozen=True)
+class CheckpointMeta:
+    """What a checkpoint says of itself."""
+
+    config: Config
+    iteration: int
+    """Updates done."""
+    classes: tuple[str, ...]
+    history: list[dict[str, float]]
+    """What was logged so far: iteration, loss, learning_rate, images_per_s, and miou where it was measured."""
+
+
+def save(folder: Path, model: nn.Module, optimizer: optim.Optimizer, meta: CheckpointMeta) -> None:
+    """Write a checkpoint into an existing local folder."""
+    torch.save(model.state_dict(), folder / _MODEL)
+    torch.save(optimizer.state_dict(), folder / _OPTIMIZER)
+    (folder / _META).write_text(json.dumps(dataclasses.asdict(meta)))
+
+
+def read_meta(location: Location) -> CheckpointMeta:
+    """What the checkpoint at `location` says of itself; UserError where there is none."""
+    try:
+        fields: dict[str, Any] = json.loads((location / _META).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"no checkpoint at {location}: give the folder of a checkpoint (ckpt_…) or of a training run"
+        ) from None
+    config = from_json(json.dumps(fields["config"]), Config, f"{location}/{_META}")
+    return CheckpointMeta(config, fields["iteration"], tuple(fields["classes"]), fields["history"])
+
+
+def find(uri: str) -> Location:
+    """The checkpoint that `uri` names: itself, or the newest one of the training run whose folder it is.
+
+    Raises UserError where there is none.
+    """
+    location = locate(uri)
+    if (location / _META).exists():
+        return location
+    names = {path.split("/", 1)[0] for path in location.files(recursive=True) if path.endswith("/" + _META)}
+    newest = max((name for name in names if name.startswith(NAME.split("{")[0])), default=None)
+    if newest is None:
+        raise UserError(f"no checkpoint at {uri}: give the folder of a checkpoint (ckpt_…) or of a training run")
+    return location / newest
+
+
+def load_model(location: Location) -> tuple[DeepLab, CheckpointMeta]:
+    """The network of a checkpoint, in evaluation mode on the CPU, and its meta data."""
+    meta = read_meta(location)
+    model = DeepLab(meta.config.model, len(meta.classes))
+    model.load_state_dict(_tensors(location / _MODEL))
+    return model.eval(), meta
+
+
+def restore(location: Location, model: nn.Module, optimizer: optim.Optimizer) -> CheckpointMeta:
+    """Put a checkpoint's weights and optimiser state into the objects of a run that goes on."""
+    model.load_state_dict(_tensors(location / _MODEL))
+    optimizer.load_state_dict(_tensors(location / _OPTIMIZER))
+    return read_meta(location)
+
+
+def _tensors(location: Location) -> dict[str, Tensor]:
+    return torch.load(io.BytesIO(location.read_bytes()), map_location="cpu", weights_only=True)

@@ -1,0 +1,59 @@
+"""One weight update, on one process or as one of several DDP workers."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn, optim
+from torch import distributed as dist
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from deeplab_ray.config import RuntimeConfig
+from deeplab_ray.models.geometry import labels_at_stride
+
+IGNORE = 255
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """bfloat16 autocast on the device, or nothing for float32."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: optim.Optimizer,
+    micro_batches: Sequence[tuple[Tensor, Tensor]],
+    runtime: RuntimeConfig,
+) -> Tensor:
+    """Forward and backward over the micro-batches, then one update.
+
+    micro_batches: (images uint8 N×H×W×3, labels uint8 N×H×W) on the model's device, H, W ≡ 1 (mod 8).
+    The loss is the softmax cross-entropy at output stride against `label[::8, ::8]`, summed and divided by
+    the number of valid (not ignored) label pixels of the *global* batch: over all micro-batches of all workers.
+    Returns that mean loss over the global batch, a float32 scalar, the same on every worker.
+    """
+    targets = [labels_at_stride(labels).long() for _, labels in micro_batches]
+    workers = dist.get_world_size() if dist.is_initialized() else 1
+    valid = sum_over_workers(torch.stack([(target != IGNORE).sum() for target in targets]).sum()).clamp_min(1)
+    total = torch.zeros((), device=valid.device)
+    optimizer.zero_grad(set_to_none=True)
+    last = len(micro_batches) - 1
+    for index, ((images, _), target) in enumerate(zip(micro_batches, targets, strict=True)):
+        waits = index < last and isinstance(model, DistributedDataParallel)
+        with model.no_sync() if waits else nullcontext():  # type: ignore[operator]
+            with autocast(images.device, runtime.precision):
+                scores = model(images)
+            loss = F.cross_entropy(scores.float(), target, ignore_index=IGNORE, reduction="sum") / valid
+            # DDP averages gradients over workers; the loss is already divided by the global count.
+            (loss * workers).backward()
+        total += loss.detach()
+    optimizer.step()
+    return sum_over_workers(total)
+
+
+def sum_over_workers(value: Tensor) -> Tensor:
+    """The tensor summed over all workers (itself where there is one), in place."""
+    if dist.is_initialized():
+        dist.all_reduce(value)
+    return value

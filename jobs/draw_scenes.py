@@ -1,0 +1,52 @@
+"""Draw street scenes in Cityscapes' layout: the embedded dataset `scenes`, ready for jobs/prepare.py.
+
+python jobs/draw_scenes.py --output scenes --train 200 --val 40 --height 192 --width 384 --seed 0
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from deeplab_ray.cli import parse, run_job
+from deeplab_ray.datasets.scenes import draw
+from deeplab_ray.errors import UserError
+from deeplab_ray.storage import check_access, locate
+
+
+@dataclass(frozen=True)
+class Args:
+    output: str
+    """Where leftImg8bit/ and gtFine/ go: a folder or s3:// URI."""
+    train: int = 200
+    """Scenes of the training split."""
+    val: int = 40
+    """Scenes of the validation split."""
+    height: int = 192
+    """Height in pixels."""
+    width: int = 384
+    """Width in pixels."""
+    seed: int = 0
+    """The same seed draws the same scenes."""
+
+
+def main() -> dict[str, Any]:
+    args = parse(Args, prog="draw_scenes.py", description="Draw street scenes in Cityscapes' layout.")
+    counts = {"train": args.train, "val": args.val}
+    if min(counts.values()) < 0 or not any(counts.values()):
+        raise UserError(f"cannot draw {args.train} and {args.val} scenes: give --train and --val of 0 or more")
+    output = locate(args.output)
+    check_access(output)
+    if (output / "leftImg8bit").exists():
+        raise UserError(f"{output}/leftImg8bit exists: give another --output, or remove it")
+    try:
+        for split, count in counts.items():
+            draw(output, {split: count}, args.height, args.width, args.seed)
+            print(f"{split}: {count} scenes drawn", flush=True)
+    except BaseException:
+        (output / "leftImg8bit").delete_tree()
+        (output / "gtFine").delete_tree()
+        raise
+    return {"output": args.output, "images": counts, "height": args.height, "width": args.width, "seed": args.seed}
+
+
+if __name__ == "__main__":
+    run_job(main)

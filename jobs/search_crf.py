@@ -1,0 +1,50 @@
+"""Choose CRF parameters for a checkpoint, on images that you do not report on.
+
+uv run jobs/search_crf.py --checkpoint s3://bucket/runs/camvid-1 --data s3://bucket/camvid --output crf.json
+"""
+
+import dataclasses
+from typing import Any
+
+from deeplab_ray import cli, presets
+from deeplab_ray.config import to_json
+from deeplab_ray.storage import locate
+
+
+@dataclasses.dataclass(frozen=True)
+class Args:
+    checkpoint: str
+    """A checkpoint's folder, or a training run's (its newest checkpoint); a local path or s3:// URI."""
+    data: str
+    """Output of jobs/prepare.py: a local path or s3:// URI."""
+    output: str
+    """File for the best parameters (JSON), which jobs/evaluate.py takes as --crf; a local path or s3:// URI."""
+    split: str = "train"
+    """Split to search on."""
+    images: int = 100
+    """Images to search on, spread evenly over the split."""
+
+
+def main() -> dict[str, Any]:
+    args = cli.parse(
+        Args,
+        prog="search_crf.py",
+        description="Search w1, sigma_alpha and sigma_beta of the CRF for a checkpoint, as section 4.1 of the "
+        f"paper does, on a coarse grid.\n\nPresets that a checkpoint may come from:\n{presets.overview()}",
+    )
+    cli.start_ray()
+    from deeplab_ray import evaluation
+
+    before, trials = evaluation.search_crf(args.checkpoint, args.data, args.split, args.images)
+    locate(args.output).write_bytes(to_json(trials[0].params).encode())
+    return {
+        "images": args.images,
+        "miou": before,
+        "miou_crf": trials[0].miou,
+        "crf": dataclasses.asdict(trials[0].params),
+        "output": locate(args.output).uri,
+    }
+
+
+if __name__ == "__main__":
+    cli.run_job(main)

@@ -1,0 +1,158 @@
+"""How every job ends, and how it finds its Ray."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deeplab_ray.cli import parse, run_job, start_ray
+from deeplab_ray.errors import UserError
+
+
+def end_of(main: Callable[[], dict[str, Any]], capfd: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Exit code and the last lines on stdout and stderr of a job."""
+    with pytest.raises(SystemExit) as stop:
+        run_job(main)
+    out, err = capfd.readouterr()
+    assert isinstance(stop.value.code, int)
+    return stop.value.code, *("".join(text.splitlines()[-1:]) for text in (out, err))
+
+
+def raising(error: BaseException) -> Callable[[], dict[str, Any]]:
+    def main() -> dict[str, Any]:
+        raise error
+
+    return main
+
+
+@pytest.fixture(autouse=True)
+def ray_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job shuts its Ray down at the end; here it is everybody's."""
+    import ray
+
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+
+
+def test_a_job_ends_with_its_result_on_stdout(capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, err = end_of(lambda: {"miou": 0.5}, capfd)
+    assert (code, err) == (0, "")
+    assert json.loads(out.removeprefix("RESULT ")) == {"miou": 0.5}
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(capfd: pytest.CaptureFixture[str]) -> None:
+    assert end_of(raising(UserError("no such\n thing")), capfd) == (2, "", "error: no such thing")
+
+
+def test_an_interrupted_job_says_so(capfd: pytest.CaptureFixture[str]) -> None:
+    assert end_of(raising(KeyboardInterrupt()), capfd) == (130, "", "error: interrupted")
+
+
+def test_a_failure_names_the_file_with_its_traceback_and_hides_secrets(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t-key")
+    code, out, err = end_of(raising(ValueError("bad key s3cr3t-key\nand more")), capfd)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ValueError: bad key <AWS_SECRET_ACCESS_KEY> (traceback: ")
+    file = Path(err.removesuffix(")").rsplit(" ", 1)[-1])
+    text = file.read_text()
+    file.unlink()
+    assert "Traceback" in text
+    assert "and more" in text
+    assert "s3cr3t-key" not in text
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_mistake_found_in_a_ray_task_or_a_ray_data_function_is_still_one_line(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    import ray
+
+    def refuse(_: object) -> Any:
+        raise UserError("label value 77")
+
+    def break_down(_: object) -> Any:
+        raise KeyError("thing")
+
+    def as_task() -> dict[str, Any]:
+        return ray.get(ray.remote(refuse).remote(None))
+
+    def as_data() -> dict[str, Any]:
+        return {"rows": ray.data.from_items([1]).map(refuse).take_all()}
+
+    for main in (as_task, as_data):
+        code, _, err = end_of(main, capfd)
+        assert (code, err) == (2, "error: label value 77")
+    code, _, err = end_of(lambda: {"rows": ray.data.from_items([1]).map(break_down).take_all()}, capfd)
+    assert code == 1
+    assert err.startswith("error: KeyError: 'thing' (traceback: ")
+
+
+@dataclass(frozen=True)
+class Inner:
+    crop: int = 321
+    mirror: bool = True
+
+
+@dataclass(frozen=True)
+class Flags:
+    rows_per_shard: int = 64
+    """Rows."""
+    inner: Inner = field(default_factory=Inner)
+
+
+def flags(*argv: str, default: Flags | None = None) -> Flags:
+    return parse(Flags, prog="job.py", description="A job.", argv=argv, default=default)
+
+
+def test_flags_have_dashes_and_no_prefixes_and_defaults_can_be_given() -> None:
+    assert flags("--rows-per-shard", "2", "--crop", "17", "--no-mirror") == Flags(2, Inner(17, False))
+    assert flags("--crop", "17", default=Flags(5)) == Flags(5, Inner(17))
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--foo"], "unrecognized options: --foo; see job.py --help"),
+        (["--crop", "x"], "error parsing --crop: invalid literal for int() with base 10: 'x'; see job.py --help"),
+        (["--row", "3"], "unrecognized options: --row"),
+        (["--crop"], "missing value for argument '--crop'"),
+    ],
+)
+def test_usage_errors_are_one_line(argv: list[str], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        flags(*argv)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_help_goes_to_stdout_and_ends_the_job_well(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        flags("--help")
+    assert not stop.value.code
+    assert "--rows-per-shard" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:9", "no Ray answers at RAY_ADDRESS=127.0.0.1:9"),
+        ("http://127.0.0.1:8265", "is no cluster's address"),
+        ("somewhere", "is no cluster's address"),
+        ("127.0.0.1:port", "no Ray answers at RAY_ADDRESS=127.0.0.1:port"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_a_mistake(address: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError, match=message):
+        start_ray()
+
+
+def test_parsing_does_not_import_ray() -> None:
+    code = "import sys, deeplab_ray.cli; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
