@@ -71,7 +71,9 @@ class SolverConfig:
     """SGD with momentum under the poly or the step policy, applied at every iteration."""
 
     learning_rate: float = 2.5e-4
-    """Base learning rate (the classifier's weights take 10 times, its biases 20 times of it)."""
+    """Base learning rate of the weights; biases take twice of it."""
+    classifier_factor: float = 10.0
+    """How many times faster the classifier learns: it starts at random, on a trunk that is pretrained."""
     policy: Literal["poly", "step"] = "poly"
     """poly: rate × (1 − i/iterations)^power; step: rate × step_factor every step_every iterations."""
     power: float = 0.9
@@ -93,6 +95,7 @@ class SolverConfig:
 
     def __post_init__(self) -> None:
         _require(self.learning_rate > 0, f"learning rate {self.learning_rate} must be above 0, e.g. 1e-3")
+        _require(self.classifier_factor > 0, f"classifier_factor {self.classifier_factor} must be above 0")
         _require(self.power >= 0, f"poly power {self.power} must not be negative; the paper's is 0.9")
         _require(self.step_every >= 1, f"step_every {self.step_every} must be at least 1 iteration")
         _require(0 < self.step_factor <= 1, f"step_factor {self.step_factor} must lie in (0, 1]")
@@ -285,4 +288,4 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _describe(hint: Any) -> str:
-    return getattr(hint, "__name__", None) or str(hint).replace("typing.", "")
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

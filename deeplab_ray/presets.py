@@ -155,7 +155,7 @@ def from_arguments(argv: list[str]) -> tuple[str, Config, list[str]]:
     """
     config_file = next(
         (
-            argument.partition("=")[2] or argv[index + 1]
+            argument.partition("=")[2] if "=" in argument else argv[index + 1]
             for index, argument in enumerate(argv)
             if argument.startswith("--config=") or (argument == "--config" and index + 1 < len(argv))
         ),
@@ -171,7 +171,7 @@ def from_arguments(argv: list[str]) -> tuple[str, Config, list[str]]:
         raise UserError(f"name a preset first, or give --config FILE; presets: {', '.join(_BY_NAME)}")
     if config_file:
         try:
-            config = from_json(locate(config_file).read_bytes().decode(), Config, config_file)
-        except (FileNotFoundError, IsADirectoryError):
+            config = from_json(locate(config_file).read_bytes().decode(errors="replace"), Config, config_file)
+        except OSError:
             raise UserError(f"no config at {config_file}: give the config.json or best.json of a run") from None
     return named, config, argv

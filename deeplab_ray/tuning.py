@@ -43,7 +43,7 @@ class Trial:
 
 
 def concurrent_trials(config: Config, search: SearchConfig) -> int:
-    """How many trials may run at once; UserError, with the arithmetic, if the cluster is too small."""
+    """How many trials may run at once; UserError, with the arithmetic, for a cluster too small."""
     check_workers_fit(config.runtime)
     wanted = search.concurrent or search.trials
     fits = 0
@@ -57,8 +57,8 @@ def concurrent_trials(config: Config, search: SearchConfig) -> int:
     if fits < max(1, search.concurrent):
         raise UserError(
             f"the cluster cannot hold {max(1, search.concurrent)} trial(s) at once: each needs "
-            f"{config.runtime.workers} × {config.runtime.cpus_per_worker:g} CPU for workers + {CPUS_FOR_DATA:g} for data "
-            f"+ {_DRIVER_CPUS:g} for its driver = {each:g} CPU, and the cluster has {total:g}: lower --workers, "
+            f"{config.runtime.workers} × {config.runtime.cpus_per_worker:g} CPU for workers + {CPUS_FOR_DATA:g} for "
+            f"data + {_DRIVER_CPUS:g} for its driver = {each:g} CPU, and the cluster has {total:g}: lower --workers, "
             "--cpus-per-worker or --concurrent, or add nodes"
         )
     return fits
@@ -79,20 +79,25 @@ def run(config: Config, search: SearchConfig, data: str, output: str) -> tuple[l
     place = locate(output)
     check_access(locate(data), place)
     check_space(config, search)
-    for split in ("train", "val"):
-        open_split(data, split)
+    train, _ = (open_split(data, split) for split in ("train", "val"))
     if (place / _BEST).exists():
         raise UserError(f"{output} already holds a search: give another --output")
     at_once = concurrent_trials(config, search)
+    config = trainer.checked_weights(config, train)
     print(f"{search.trials} trials of {config.runtime.workers} workers, {at_once} at a time", flush=True)
     every = max(1, config.solver.iterations // search.reports)
     config = dataclasses.replace(
         config, runtime=dataclasses.replace(config.runtime, validate_every=every, checkpoint_every=every)
     )
 
+    # A driver's working directory is another.
+    source = locate(data).uri
+
     def driver(point: dict[str, Any]) -> None:
         name = tune.get_context().get_trial_id()
-        result = trainer.run(_with(config, point), data, f"{output}/trials/{name}", callbacks=(TuneReportCallback(),))
+        result = trainer.run(
+            _with(config, point), source, f"{place.uri}/trials/{name}", callbacks=(TuneReportCallback(),)
+        )
         # An inner run that was already finished has reported nothing to this driver.
         tune.report({"iteration": result.iterations, "miou": result.miou})
 
@@ -124,7 +129,7 @@ def run(config: Config, search: SearchConfig, data: str, output: str) -> tuple[l
     tried = (_trial(results[i].config or {}, results[i].metrics or {}) for i in range(len(results)))
     trials = sorted((trial for trial in tried if trial), key=lambda trial: -trial.miou)
     if not trials:
-        raise RuntimeError("no trial reported a score: see the messages above")
+        raise RuntimeError("no trial reported a score") from next(iter(results.errors), None)
     best = _with(config, dataclasses.asdict(trials[0]))
     (place / _TABLE).write_bytes(json.dumps([dataclasses.asdict(trial) for trial in trials], indent=2).encode())
     (place / _BEST).write_bytes(to_json(best).encode())

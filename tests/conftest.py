@@ -6,7 +6,10 @@ from collections.abc import Iterator
 import pytest
 
 from deeplab_ray.cli import start_ray
+from deeplab_ray.datasets import scenes
 from deeplab_ray.embedded_s3 import EmbeddedS3
+from deeplab_ray.prepare import prepare
+from deeplab_ray.storage import locate
 
 # Ray looks at it when it is imported, which test files do before any fixture runs.
 os.environ["RAY_AUTH_MODE"] = "disabled"
@@ -34,3 +37,13 @@ def s3() -> Iterator[EmbeddedS3]:
         for name, value in server.environment.items():
             patch.setenv(name, value)
         yield server
+
+
+@pytest.fixture(scope="session")
+def prepared_scenes(s3: EmbeddedS3, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """URI of 12 + 5 street scenes of 48×96 pixels, prepared on S3 in shards of 5."""
+    source, output = locate(tmp_path_factory.mktemp("scenes")), "s3://tests/scenes"
+    s3.make_bucket("tests")
+    scenes.draw(source, {"train": 12, "val": 5}, 48, 96, seed=0)
+    prepare("scenes", source.uri, output, rows_per_shard=5)
+    return output

@@ -1,10 +1,17 @@
-"""Tiny data sets, made on the spot."""
+"""Tiny data sets, made on the spot, and a training that takes seconds."""
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+
+from deeplab_ray.config import AugmentConfig, Config, CRFParams, ModelConfig, RuntimeConfig, SolverConfig
+from deeplab_ray.models import DeepLab, calibrate_frozen_norms
+from deeplab_ray.training import checkpoint as checkpoints
+from deeplab_ray.training.optimizer import build_optimizer
 
 HEIGHT, WIDTH = 12, 20
 
@@ -29,4 +36,29 @@ def camvid(folder: Path, height: int = HEIGHT, width: int = WIDTH, **counts: int
             write_png(folder / split / f"{number:04d}.png", image)
             label = rng.integers(0, 12, (height, width), np.uint8)
             write_png(folder / f"{split}annot" / f"{number:04d}.png", label)
+    return folder
+
+
+def config(iterations: int = 6, **runtime: Any) -> Config:
+    """A small network for `scenes`, in float32, from random weights; a checkpoint every second iteration."""
+    defaults = {"log_every": 2, "validate_every": 0, "checkpoint_every": 2}
+    return Config(
+        ModelConfig("scenes", "resnet18", "largefov", weights="random"),
+        AugmentConfig(crop=33),
+        SolverConfig(learning_rate=1e-3, iterations=iterations, batch=4),
+        CRFParams(crf_iterations=2),
+        RuntimeConfig(**{**defaults, **runtime}),
+    )
+
+
+def checkpoint(folder: Path, config: Config, classes: tuple[str, ...]) -> Path:
+    """A checkpoint in the existing `folder`, as if trained: from random weights, with scores far enough apart."""
+    torch.manual_seed(0)
+    model = DeepLab(config.model, len(classes))
+    calibrate_frozen_norms(model.trunk, model.prepare(torch.randint(0, 256, (4, 33, 33, 3), dtype=torch.uint8)))
+    with torch.no_grad():
+        for classifier in model.head.classifiers:
+            classifier.weight *= 4
+    meta = checkpoints.CheckpointMeta(config, 6, classes, [{"iteration": 6, "loss": 1.0}])
+    checkpoints.save(folder, model, build_optimizer(model, config.solver), meta)
     return folder

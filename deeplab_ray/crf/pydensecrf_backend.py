@@ -33,7 +33,7 @@ def refine(image: NDArray[np.uint8], probabilities: NDArray[np.float32], params:
         crf.addPairwiseBilateral(
             sxy=params.sigma_alpha,
             srgb=params.sigma_beta,
-            rgbim=np.ascontiguousarray(image),
+            rgbim=np.require(image, requirements=["C", "W"]),
             compat=params.w1,
         )
     refined = np.array(crf.inference(params.crf_iterations), dtype=np.float32)

@@ -29,8 +29,7 @@ def build(config: ModelConfig, classes: int) -> DeepLab:
     Raises UserError when a download is not possible (naming the file to bring), when the file is not a state
     dict of this trunk, or a tensor of it has another shape.
     """
-    # Channels last is the faster layout for convolutions, on CPUs too.
-    model = DeepLab(config, classes).to(memory_format=torch.channels_last)
+    model = DeepLab(config, classes)
     if config.weights == "torchvision":
         _load_trunk(model.trunk, _download(config.backbone), "torchvision's weights")
     elif config.weights != "random":
@@ -48,7 +47,8 @@ def read_state_dict(uri: str) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"{uri} is not a state dict that torch can load safely: {str(error).splitlines()[0]}") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{uri} is not a state dict that torch can load safely: {reason}") from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{uri} holds no state dict (tensors by name)")
     return state

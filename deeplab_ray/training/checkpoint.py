@@ -16,6 +16,8 @@ from deeplab_ray.models.deeplab import DeepLab
 from deeplab_ray.storage import Location, locate
 
 NAME = "ckpt_{:06d}"
+SNAPSHOT = "checkpoint_manager_snapshot.json"
+"""Ray Train's own record of a run, beside the run's checkpoints."""
 _META = "checkpoint.json"
 _MODEL = "model.pt"
 _OPTIMIZER = "optimizer.pt"
@@ -60,11 +62,18 @@ def find(uri: str) -> Location:
     location = locate(uri)
     if (location / _META).exists():
         return location
-    names = {path.split("/", 1)[0] for path in location.files(recursive=True) if path.endswith("/" + _META)}
-    newest = max((name for name in names if name.startswith(NAME.split("{")[0])), default=None)
+    newest = latest(location)
     if newest is None:
         raise UserError(f"no checkpoint at {uri}: give the folder of a checkpoint (ckpt_…) or of a training run")
-    return location / newest
+    return newest
+
+
+def latest(run: Location) -> Location | None:
+    """The newest complete checkpoint of a training run, by Ray Train's record; None before the first."""
+    if not (run / SNAPSHOT).exists():
+        return None
+    newest = json.loads((run / SNAPSHOT).read_bytes())["latest_checkpoint_result"]
+    return run / newest["checkpoint_dir_name"] if newest else None
 
 
 def load_model(location: Location) -> tuple[DeepLab, CheckpointMeta]:

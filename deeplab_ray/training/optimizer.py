@@ -8,7 +8,8 @@ from deeplab_ray.config import SolverConfig
 def build_optimizer(model: nn.Module, solver: SolverConfig) -> optim.SGD:
     """SGD over the trainable parameters, each group with the factor of its rate in "rate_factor".
 
-    As in the original solvers' prototxt files: classifier weights ×10, classifier biases ×20, other biases ×2;
+    As in the original solvers' prototxt files: classifier weights ×10 (`classifier_factor`), classifier biases ×20,
+    other biases ×2;
     weight decay on weights only. `set_rate` applies a base rate to all groups.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -16,7 +17,7 @@ def build_optimizer(model: nn.Module, solver: SolverConfig) -> optim.SGD:
         if not parameter.requires_grad:
             continue
         is_bias = name.endswith("bias")
-        factor = (10.0 if "classifier" in name else 1.0) * (2.0 if is_bias else 1.0)
+        factor = (solver.classifier_factor if "classifier" in name else 1.0) * (2.0 if is_bias else 1.0)
         groups.setdefault((factor, 0.0 if is_bias else solver.weight_decay), []).append(parameter)
     return optim.SGD(
         [

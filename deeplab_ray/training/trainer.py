@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import json
 import os
 import tempfile
 import time
@@ -35,7 +34,6 @@ from deeplab_ray.training.optimizer import build_optimizer, set_rate
 from deeplab_ray.training.schedule import learning_rate
 from deeplab_ray.training.step import autocast, sum_over_workers, train_step
 
-_SNAPSHOT = "checkpoint_manager_snapshot.json"
 _CONFIG = "config.json"
 _CALIBRATION_CROPS = 16
 
@@ -88,18 +86,13 @@ def run(
             f"{data} was prepared from {train.manifest.dataset!r}, but the preset is for {config.model.dataset!r}: "
             f"take a preset of {train.manifest.dataset}, or pass --dataset {train.manifest.dataset}"
         )
-    exists = (place / _SNAPSHOT).exists()
+    exists = (place / checkpoint.SNAPSHOT).exists()
     if exists and not resume:
         raise UserError(f"{output} already holds a training run: pass --resume to go on, or another --output")
     if resume and not exists:
         raise UserError(f"there is no run to resume at {output}: leave --resume out to start one")
     check_workers_fit(config.runtime)
-    if config.model.weights not in ("random", "torchvision"):
-        # A worker's working directory is another.
-        weights = locate(config.model.weights).uri
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, weights=weights))
-    if config.model.weights != "random":
-        build(config.model, len(train.dataset.classes))
+    config = checked_weights(config, train)
     (place / _CONFIG).write_bytes(to_json(config).encode())
 
     job = _Job(config, train, validation, place)
@@ -139,23 +132,26 @@ def run(
     )
 
 
+def checked_weights(config: Config, split: Split) -> Config:
+    """The config with an absolute path of its weights, once they have been loaded; UserError if they do not load."""
+    if config.model.weights not in ("random", "torchvision"):
+        # A worker's working directory is another.
+        weights = locate(config.model.weights).uri
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, weights=weights))
+    if config.model.weights != "random":
+        build(config.model, len(split.dataset.classes))
+    return config
+
+
 def _dataset_factory(job: _Job) -> Callable[[], ray.data.Dataset]:
     """Called by the Train controller at every start of the worker group, the first and those after a failure."""
 
     def make() -> ray.data.Dataset:
-        return training_samples(job.train, job.config, _iterations_done(job.output))
+        newest = checkpoint.latest(job.output)
+        start = checkpoint.read_meta(newest).iteration if newest else 0
+        return training_samples(job.train, job.config, start)
 
     return make
-
-
-def _iterations_done(output: Location) -> int:
-    """Where the run stands, from the snapshot in which Ray Train names the checkpoint to go on from."""
-    if not (output / _SNAPSHOT).exists():
-        return 0
-    latest = json.loads((output / _SNAPSHOT).read_bytes())["latest_checkpoint_result"]
-    if isinstance(latest, str):
-        latest = json.loads(latest)
-    return int(latest["checkpoint_dir_name"].rsplit("_", 1)[1]) if latest else 0
 
 
 def _train_worker(loop_config: dict[str, Any]) -> None:

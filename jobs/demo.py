@@ -1,0 +1,32 @@
+"""The whole path on this machine, with no arguments: S3 server, Ray, scenes, shards, training, CRF, report.
+
+pip install uv && uv run jobs/demo.py
+"""
+
+import dataclasses
+from typing import Any
+
+from deeplab_ray import cli, demo, presets
+
+
+@dataclasses.dataclass(frozen=True)
+class Args:
+    output: str = "runs/demo"
+    """Folder for the report and the picture strip; what the demo keeps on S3 goes with its server."""
+    iterations: int = presets.get(demo.PRESET).config.solver.iterations
+    """Weight updates; fewer for a quick look."""
+
+
+def main() -> dict[str, Any]:
+    args = cli.parse(
+        Args,
+        prog="demo.py",
+        description="Draw street scenes, train DeepLab on them with two DDP workers, refine with the CRF, write a "
+        f"report: everything on this machine, through a real S3 server.\n\nPresets (the demo takes {demo.PRESET}):\n"
+        f"{presets.overview()}",
+    )
+    return demo.run(args.output, args.iterations)
+
+
+if __name__ == "__main__":
+    cli.run_job(main)

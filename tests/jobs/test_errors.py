@@ -1,0 +1,108 @@
+"""A user's mistakes, made with the real jobs: exit code 2, one `error: …` line at the end of stderr, no RESULT."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import tiny
+
+from deeplab_ray import datasets
+
+pytestmark = pytest.mark.slow
+
+JOBS = Path(__file__).parents[2] / "jobs"
+PRESET = "scenes-resnet18-largefov"
+
+
+@pytest.fixture
+def camvid(tmp_path: Path) -> Path:
+    return tiny.camvid(tmp_path / "camvid", val=3)
+
+
+def mistake(job: str, *arguments: str, **environment: str) -> str:
+    """Run a job, on the tests' Ray where it comes to that; returns what it says of the mistake."""
+    if ray.is_initialized():
+        environment["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    done = subprocess.run(
+        [sys.executable, str(JOBS / f"{job}.py"), *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=300,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "RESULT" not in done.stdout
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert errors == done.stderr.splitlines()[-1:]
+    assert "Traceback" not in done.stderr
+    for name in ("AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN"):
+        secret = environment.get(name) or os.environ.get(name)
+        assert not secret or secret not in done.stdout + done.stderr
+    return errors[0].removeprefix("error: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["scenes-resnet19"], "unknown preset 'scenes-resnet19': choose from scenes-resnet18-largefov, "),
+        ([PRESET, "--data", "d", "--output", "o", "--crop", "320"], "crop 320 does not fit the stride-8 grid"),
+        ([PRESET, "--data", "d", "--output", "o", "--speed", "9"], "unrecognized options: --speed"),
+        ([PRESET, "--data", "d", "--output", "o", "--workers", "3"], "batch 8 is not divisible by workers"),
+        ([PRESET, "--data", "d"], "missing from train.py: --output"),
+        ([], "name a preset first, or give --config FILE"),
+    ],
+    ids=["preset", "crop", "flag", "workers", "output", "nothing"],
+)
+def test_usage(arguments: list[str], message: str) -> None:
+    assert message in mistake("train", *arguments)
+
+
+def test_a_bucket_that_does_not_exist(prepared_scenes: str) -> None:
+    said = mistake("train", PRESET, "--data", "s3://no-such-bucket/scenes", "--output", "s3://tests/runs/errors")
+    assert said.startswith("S3 bucket 'no-such-bucket' does not exist at http://127.0.0.1:")
+
+
+def test_a_wrong_s3_key(prepared_scenes: str) -> None:
+    arguments = ("--data", prepared_scenes, "--output", "s3://tests/runs/errors")
+    said = mistake("train", PRESET, *arguments, AWS_SECRET_ACCESS_KEY="not-the-secret-key")
+    assert "refuses these keys for bucket 'tests' (HTTP 403): check AWS_ACCESS_KEY_ID" in said
+
+
+def test_data_that_was_not_prepared(prepared_scenes: str) -> None:
+    said = mistake("train", PRESET, "--data", "s3://tests/nothing", "--output", "s3://tests/runs/errors")
+    assert (
+        said == "no prepared split 'train' at s3://tests/nothing: run jobs/prepare.py with --output s3://tests/nothing"
+    )
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize(
+    ("name", "pixels", "message"),
+    [
+        ("val/0001.png", None, "0001: unreadable: "),
+        ("valannot/0002.png", np.zeros((tiny.HEIGHT, tiny.WIDTH + 1), np.uint8), "0002: label is 21×12, image 20×12"),
+        ("valannot/0000.png", np.full((tiny.HEIGHT, tiny.WIDTH), 77, np.uint8), "0000: label value 77 (240 pixels)"),
+    ],
+    ids=["truncated", "size", "value"],
+)
+def test_bad_pairs(camvid: Path, tmp_path: Path, name: str, pixels: np.ndarray | None, message: str) -> None:
+    file = camvid / name
+    if pixels is None:
+        file.write_bytes(file.read_bytes()[:200])
+    else:
+        tiny.write_png(file, pixels)
+    said = mistake("prepare", "camvid", "--source", str(camvid), "--output", str(tmp_path / "out"))
+    assert said.startswith("1 of 3 pairs of camvid (val) are bad")
+    assert message in said
+
+
+def test_a_checkpoint_for_other_classes(prepared_scenes: str, tmp_path: Path) -> None:
+    stranger = tiny.checkpoint(tmp_path, tiny.config(), datasets.get("camvid").classes)
+    said = mistake("evaluate", "--checkpoint", str(stranger), "--data", prepared_scenes)
+    assert said.startswith(f"the checkpoint {stranger} predicts 11 classes")
+    assert "has 12 (scenes): evaluate on data of the same dataset" in said
+    assert not list(tmp_path.glob("evaluation*"))

@@ -1,0 +1,123 @@
+"""Evaluation on a real cluster: what comes out equals what a plain loop without Ray computes."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from deeplab_ray import datasets
+from deeplab_ray.config import ModelConfig
+from deeplab_ray.crf import DenseCRF
+from deeplab_ray.datasets import decode_image
+from deeplab_ray.errors import UserError
+from deeplab_ray.evaluation import evaluate, publish_report, search_crf
+from deeplab_ray.metrics import mean_iou
+from deeplab_ray.models import DeepLab, upsample_scores
+from deeplab_ray.shards import open_split
+from deeplab_ray.storage import locate
+
+CONFIG = tiny.config()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint of a network for scenes, whose random scores differ from place to place."""
+    return str(tiny.checkpoint(tmp_path_factory.mktemp("checkpoint"), CONFIG, datasets.get("scenes").classes))
+
+
+def count(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
+    matrix = np.zeros((classes, classes), np.int64)
+    np.add.at(matrix, (truth[truth != 255], prediction[truth != 255]), 1)
+    return matrix
+
+
+def directly(checkpoint: str, data: str) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    """Confusion matrices of the split "val" before and after the CRF, and each image's mean IoU, without Ray."""
+    split = open_split(data, "val")
+    classes = len(split.dataset.classes)
+    model = DeepLab(CONFIG.model, classes).eval()
+    model.load_state_dict(torch.load(Path(checkpoint) / "model.pt", weights_only=True))
+    before, after, each = np.zeros((classes, classes), int), np.zeros((classes, classes), int), {}
+    for sample in map(split.read, range(len(split))):
+        image, truth = decode_image(sample.image), split.dataset.decode_label(sample.label)
+        with torch.inference_mode():
+            scores = model(torch.from_numpy(image.copy())[None])
+            probabilities = upsample_scores(scores, *truth.shape).softmax(1)[0].numpy()
+        matrix = count(truth, probabilities.argmax(0), classes)
+        each[sample.id] = mean_iou(matrix)
+        before += matrix
+        after += count(truth, DenseCRF(CONFIG.crf).refine(image, probabilities).argmax(0), classes)
+    return before, after, each
+
+
+def assert_nearly_equal(found: np.ndarray, expected: np.ndarray) -> None:
+    """Scores travel as float16: a pixel in a thousand may fall to the other of two classes."""
+    assert found.dtype == np.int64
+    assert found.sum() == expected.sum()
+    assert (found.sum(axis=1) == expected.sum(axis=1)).all()
+    assert np.abs(found - expected).sum() / 2 <= expected.sum() / 1000
+
+
+def test_matrices_equal_a_plain_loop_and_the_report_lands_on_s3(prepared_scenes: str, trained: str) -> None:
+    before, after, each = directly(trained, prepared_scenes)
+    result = evaluate(trained, prepared_scenes, "val")
+    assert result.images == 5
+    assert_nearly_equal(result.confusion, before)
+    assert result.confusion_crf is not None
+    assert_nearly_equal(result.confusion_crf, after)
+    assert np.abs(before - after).sum() > before.sum() / 100, "the CRF changed nothing: the test shows nothing"
+    assert (result.crf, result.checkpoint) == (CONFIG.crf, trained)
+
+    assert [row.id for row in result.worst] == sorted(each, key=lambda name: each[name])
+    for row in result.worst:
+        assert row.miou == pytest.approx(each[row.id], abs=0.01)
+        assert row.network.shape == row.truth.shape == row.image.shape[:2] == (48, 96)
+    assert publish_report(result, "s3://tests/evaluation") == "s3://tests/evaluation/report.html"
+    page = locate("s3://tests/evaluation/report.html").read_bytes().decode()
+    assert f"{100 * result.miou:.2f}" in page
+    assert f"{100 * mean_iou(result.confusion_crf):.2f}" in page
+    assert all(row.id in page for row in result.worst)
+    assert locate("s3://tests/evaluation").files() == ["config.json", "report.html"]
+
+
+def test_without_the_crf_there_are_no_figures_of_it_and_bfloat16_is_another_arithmetic(
+    prepared_scenes: str, trained: str, tmp_path: Path
+) -> None:
+    exact = directly(trained, prepared_scenes)[0]
+    result = evaluate(trained, prepared_scenes, "val", crf=None, precision="bfloat16")
+    assert (result.crf, result.confusion_crf, result.miou_crf) == (None, None, None)
+    assert all(row.crf is None and row.miou_crf is None for row in result.worst)
+    assert result.confusion.sum() == exact.sum()
+    assert 0 < np.abs(result.confusion - exact).sum() / 2 < exact.sum() / 10
+    publish_report(result, str(tmp_path / "report"))
+    assert f"{100 * result.miou:.2f}" in (tmp_path / "report/report.html").read_text()
+
+
+def test_a_search_of_crf_parameters_scores_each_point_best_first(prepared_scenes: str, trained: str) -> None:
+    before, trials = search_crf(trained, prepared_scenes, "val", images=2)
+    assert 0 < before < 1
+    assert len({trial.params for trial in trials}) == 8
+    assert [trial.miou for trial in trials] == sorted((trial.miou for trial in trials), reverse=True)
+    assert {trial.params.crf_iterations for trial in trials} == {CONFIG.crf.crf_iterations}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "classes", "message"),
+    [
+        ("voc12", datasets.get("voc12").classes, r"predicts 21 classes \(voc12\), but .* has 12 \(scenes\)"),
+        ("other", tuple("abcdefghijkl"), r"predicts other classes \(other\) than .* has \(scenes\)"),
+    ],
+)
+def test_a_checkpoint_for_other_classes_is_refused(
+    prepared_scenes: str, tmp_path: Path, dataset: str, classes: tuple[str, ...], message: str
+) -> None:
+    config = dataclasses.replace(CONFIG, model=ModelConfig(dataset, "resnet18", "largefov", weights="random"))
+    stranger = tiny.checkpoint(tmp_path, config, classes)
+    with pytest.raises(UserError, match=message) as caught:
+        evaluate(str(stranger), prepared_scenes, "val")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="no checkpoint at"):
+        evaluate(str(tmp_path / "nowhere"), prepared_scenes, "val")

@@ -1,0 +1,98 @@
+"""Checkpoints: what is saved comes back, the newest of a run is found, and training goes on as if never stopped."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from deeplab_ray.config import Config, ModelConfig, SolverConfig
+from deeplab_ray.errors import UserError
+from deeplab_ray.models import DeepLab
+from deeplab_ray.storage import locate
+from deeplab_ray.training import checkpoint
+from deeplab_ray.training.optimizer import build_optimizer, set_rate
+from deeplab_ray.training.step import train_step
+
+CONFIG = Config(ModelConfig("camvid", "resnet18", "largefov", "random", "caffe"), solver=SolverConfig(batch=2))
+NAMES = ("sky", "tree", "road")
+
+
+def network(seed: int) -> DeepLab:
+    torch.manual_seed(seed)
+    return DeepLab(CONFIG.model, len(NAMES))
+
+
+def step(model: DeepLab, optimizer: torch.optim.Optimizer, number: int) -> None:
+    generator = torch.Generator().manual_seed(number)
+    images = torch.randint(0, 256, (2, 17, 17, 3), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, 3, (2, 17, 17), dtype=torch.uint8, generator=generator)
+    set_rate(optimizer, 1e-4 / number)
+    train_step(model, optimizer, [(images, labels)], CONFIG.runtime)
+
+
+def meta(iteration: int) -> checkpoint.CheckpointMeta:
+    return checkpoint.CheckpointMeta(CONFIG, iteration, NAMES, [{"iteration": iteration, "loss": 1.5, "miou": 0.25}])
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    ours, theirs = a.state_dict(), b.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def write_meta_only(folder: Path, iteration: int) -> Path:
+    """A checkpoint as far as finding it goes."""
+    folder.mkdir(parents=True)
+    checkpoint.save(folder, torch.nn.Module(), torch.optim.SGD([torch.zeros(1)]), meta(iteration))
+    return folder
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    model = network(0)
+    optimizer = build_optimizer(model, CONFIG.solver)
+    step(model, optimizer, 1)
+    checkpoint.save(tmp_path, model, optimizer, meta(1))
+
+    assert checkpoint.read_meta(locate(tmp_path)) == meta(1)
+    loaded, told = checkpoint.load_model(checkpoint.find(str(tmp_path)))
+    assert told == meta(1)
+    assert same(loaded, model)
+    assert not loaded.training
+
+    # Two runs go on from here, one of them in other objects: momentum and rates come along.
+    before = copy.deepcopy(model.state_dict())
+    other = network(1)
+    resumed = build_optimizer(other, CONFIG.solver)
+    assert checkpoint.restore(locate(tmp_path), other, resumed) == meta(1)
+    assert [g["rate_factor"] for g in resumed.param_groups] == [g["rate_factor"] for g in optimizer.param_groups]
+    step(model, optimizer, 2)
+    step(other, resumed, 2)
+    assert same(model, other)
+    assert not torch.equal(model.get_parameter("trunk.conv1.weight"), before["trunk.conv1.weight"])
+
+
+def test_newest_checkpoint_of_a_run_is_found(tmp_path: Path) -> None:
+    for iteration in (20, 100, 3):
+        write_meta_only(tmp_path / checkpoint.NAME.format(iteration), iteration)
+    (tmp_path / "ckpt_000500").mkdir()  # nothing in it
+    write_meta_only(tmp_path / "tensorboard", 900)
+    found = checkpoint.find(str(tmp_path))
+    assert found.name == "ckpt_000100"
+    assert checkpoint.read_meta(found).iteration == 100
+    assert checkpoint.find(str(tmp_path / "ckpt_000020")).name == "ckpt_000020"
+    assert checkpoint.find(f"{tmp_path}/").name == "ckpt_000100"
+
+
+def test_newest_is_by_number_also_beyond_six_digits(tmp_path: Path) -> None:
+    for iteration in (999_999, 1_000_000):
+        write_meta_only(tmp_path / checkpoint.NAME.format(iteration), iteration)
+    assert checkpoint.read_meta(checkpoint.find(str(tmp_path))).iteration == 1_000_000
+
+
+def test_places_without_checkpoint_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    for path in (tmp_path, tmp_path / "missing", tmp_path / "notes.txt"):
+        with pytest.raises(UserError, match=r"no checkpoint at .*: give the folder of a checkpoint"):
+            checkpoint.find(str(path))
+        with pytest.raises(UserError, match=r"no checkpoint at .*: give the folder of a checkpoint"):
+            checkpoint.read_meta(locate(path))
