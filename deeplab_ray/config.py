@@ -7,11 +7,13 @@ nowhere else.
 
 import dataclasses
 import json
+import math
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from deeplab_ray.errors import UserError
+from deeplab_ray.storage import locate
 
 T = TypeVar("T")
 
@@ -94,7 +96,10 @@ class SolverConfig:
     """L2 penalty of the weights; biases that the recipe exempts have none."""
 
     def __post_init__(self) -> None:
-        _require(self.learning_rate > 0, f"learning rate {self.learning_rate} must be above 0, e.g. 1e-3")
+        _require(
+            0 < self.learning_rate < math.inf,
+            f"learning rate {self.learning_rate} must be a number above 0, e.g. 1e-3",
+        )
         _require(self.classifier_factor > 0, f"classifier_factor {self.classifier_factor} must be above 0")
         _require(self.power >= 0, f"poly power {self.power} must not be negative; the paper's is 0.9")
         _require(self.step_every >= 1, f"step_every {self.step_every} must be at least 1 iteration")
@@ -255,6 +260,17 @@ def from_json(text: str, kind: type[T], where: str = "config") -> T:
     except json.JSONDecodeError as error:
         raise UserError(f"{where} is not JSON ({error}): give the config.json or best.json of a run") from None
     return _build(kind, value, where)
+
+
+def load(uri: str, kind: type[T]) -> T:
+    """The dataclass `kind` from a JSON file at a path or s3:// URI; UserError where there is none or it is wrong."""
+    try:
+        text = locate(uri).read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"no {kind.__name__} can be read at {uri} ({type(error).__name__}): give a JSON file that a job wrote"
+        ) from None
+    return from_json(text, kind, uri)
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:

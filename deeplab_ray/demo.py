@@ -35,7 +35,8 @@ def run(output: str, iterations: int) -> dict[str, Any]:
         s3.make_bucket("demo")
         say(f"S3 server is up at {s3.environment['AWS_ENDPOINT_URL']}")
         try:
-            return _steps(Path(folder), output, iterations, say)
+            result = _steps(Path(folder), output, iterations, say)
+            return result | {"seconds": round(time.monotonic() - started)}
         finally:
             _stop_ray()
             say("Ray and the S3 server are shut down")
@@ -80,5 +81,4 @@ def _steps(folder: Path, output: str, iterations: int, say: Any) -> dict[str, An
         "images": result.images,
         "workers": WORKERS,
         "report": report,
-        "seconds": round(time.monotonic() - started),
     }

@@ -13,10 +13,9 @@ from deeplab_ray.config import (
     ModelConfig,
     RuntimeConfig,
     SolverConfig,
-    from_json,
+    load,
 )
 from deeplab_ray.errors import UserError
-from deeplab_ray.storage import locate
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ def names() -> list[str]:
 
 
 def get(name: str) -> Preset:
-    """The preset of this name; UserError, with the names nearest to it, where there is none."""
+    """The preset of this name; UserError, listing all names, where there is none."""
     if name not in _BY_NAME:
         raise UserError(f"unknown preset {name!r}: choose from {', '.join(_BY_NAME)}")
     return _BY_NAME[name]
@@ -170,8 +169,5 @@ def from_arguments(argv: list[str]) -> tuple[str, Config, list[str]]:
     else:
         raise UserError(f"name a preset first, or give --config FILE; presets: {', '.join(_BY_NAME)}")
     if config_file:
-        try:
-            config = from_json(locate(config_file).read_bytes().decode(errors="replace"), Config, config_file)
-        except OSError:
-            raise UserError(f"no config at {config_file}: give the config.json or best.json of a run") from None
+        config = load(config_file, Config)
     return named, config, argv

@@ -9,9 +9,8 @@ import dataclasses
 from typing import Any, Literal
 
 from deeplab_ray import cli, presets
-from deeplab_ray.config import CRFParams, from_json
-from deeplab_ray.errors import UserError
-from deeplab_ray.storage import locate
+from deeplab_ray.config import CRFParams, load
+from deeplab_ray.storage import check_access, locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +33,7 @@ class Args:
 def _crf(choice: str) -> CRFParams | str | None:
     if choice in ("", "none"):
         return None if choice else "checkpoint"
-    try:
-        return from_json(locate(choice).read_bytes().decode(), CRFParams, choice)
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"no CRF parameters at {choice}: give the crf.json that jobs/search_crf.py wrote") from None
+    return load(choice, CRFParams)
 
 
 def main() -> dict[str, Any]:
@@ -48,6 +44,7 @@ def main() -> dict[str, Any]:
         f"Presets that a checkpoint may come from:\n{presets.overview()}",
     )
     crf = _crf(args.crf)
+    check_access(locate(args.output))
     cli.start_ray()
     from deeplab_ray import evaluation
     from deeplab_ray.report import format_table

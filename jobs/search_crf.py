@@ -8,7 +8,7 @@ from typing import Any
 
 from deeplab_ray import cli, presets
 from deeplab_ray.config import to_json
-from deeplab_ray.storage import locate
+from deeplab_ray.storage import check_access, locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,7 @@ def main() -> dict[str, Any]:
         description="Search w1, sigma_alpha and sigma_beta of the CRF for a checkpoint, as section 4.1 of the "
         f"paper does, on a coarse grid.\n\nPresets that a checkpoint may come from:\n{presets.overview()}",
     )
+    check_access(locate(args.output))
     cli.start_ray()
     from deeplab_ray import evaluation
 

@@ -206,8 +206,8 @@ def test_config_files_that_are_none_are_refused(tmp_path: Path) -> None:
     binary.write_bytes(b"\x89PNG\r\n\xff\xfe")
     other.write_text(json.dumps({"loss": 1.0}))
     for path, sentence in (
-        (tmp_path / "missing.json", "no config at .*missing.json: give the config.json"),
-        (tmp_path, "no config at"),
+        (tmp_path / "missing.json", "no Config can be read at .*missing.json"),
+        (tmp_path, "no Config can be read at"),
         (binary, "picture.png is not JSON"),
         (other, "other.json: unknown field 'loss'"),
     ):

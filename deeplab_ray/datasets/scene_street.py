@@ -94,8 +94,8 @@ class Street:
 
     def _ground(self, painter: Painter) -> None:
         random, half = self.random, self.half
-        paving = vary(random, random.choice([(158, 150, 142), (140, 138, 136), (168, 150, 135), (125, 122, 120)]), 12)
-        asphalt = vary(random, random.choice([(104, 104, 107), (88, 88, 92), (122, 120, 118)]), 12)
+        paving = vary(random, random.choice([(188, 168, 152), (172, 156, 146), (196, 172, 148), (164, 140, 130)]), 12)
+        asphalt = vary(random, random.choice([(84, 85, 90), (72, 73, 79), (98, 98, 101)]), 10)
         paint = vary(random, (215, 215, 210), 15)
         self._strip(painter, -400, 400, NEAR, 2 * _FAR, paving, SIDEWALK)
         self._strip(painter, -half, half, NEAR, _FAR, asphalt, ROAD)
@@ -136,7 +136,7 @@ def imagine(random: Random, height: int, width: int) -> Street:
     size = math.sqrt(2.0 * width * height) * SUPERSAMPLE
     half, pavement = random.uniform(3.6, 6.2), random.uniform(2.8, 5.5)
     camera = Camera(
-        focal=size * random.uniform(0.82, 1.15),
+        focal=size * random.uniform(0.95, 1.3),
         centre=width * SUPERSAMPLE * random.uniform(0.44, 0.56),
         horizon=height * SUPERSAMPLE * random.uniform(0.37, 0.5),
         height=random.uniform(1.25, 2.0),
@@ -203,7 +203,7 @@ def _post(street: Street, side: int, z: float) -> Thing:
     draw = random.random()
     if draw < 0.62:
         kind = random.choice(["disc", "disc", "disc", "triangle", "triangle", "square", "square", "board"])
-        size = random.uniform(0.8, 1.3) if kind == "board" else random.uniform(0.7, 1.05)
+        size = random.uniform(1.1, 1.7) if kind == "board" else random.uniform(0.9, 1.3)
         height = random.uniform(2.5, 3.4) + (0.5 if kind == "board" else 0)
         return Sign(u, z, _child(random), height, random.uniform(0.09, 0.14), colour, 0.0, kind, size)
     if draw < 0.88:
@@ -212,11 +212,11 @@ def _post(street: Street, side: int, z: float) -> Thing:
             z,
             _child(random),
             random.uniform(5.5, 9),
-            random.uniform(0.16, 0.28),
+            random.uniform(0.2, 0.36),
             colour,
             -side * random.uniform(0.8, 2.2),
         )
-    return Pole(u, z, _child(random), random.uniform(0.9, 1.2), random.uniform(0.12, 0.2), colour)
+    return Pole(u, z, _child(random), random.uniform(0.9, 1.2), random.uniform(0.16, 0.26), colour)
 
 
 def _pavement(street: Street, side: int) -> list[Thing]:
@@ -238,14 +238,14 @@ def _pavement(street: Street, side: int) -> list[Thing]:
                 Tree(u, z, _child(random), height, height * random.uniform(0.22, 0.32), vary(random, leaf, 8))
             )
             z += step * random.uniform(0.8, 1.2)
-    for _ in range(random.randint(2, 6)):
-        z = random.uniform(5.5, 13) if random.random() < 0.4 else random.uniform(10, 55)
+    for _ in range(random.randint(3, 7)):
+        z = random.uniform(5.5, 12) if random.random() < 0.6 else random.uniform(10, 55)
         u = side * (half + random.uniform(0.8, max(1.0, wide - 0.4)))
         for companion in range(random.choice([1, 1, 2])):
             place = u + companion * random.uniform(0.5, 0.7)
             things.append(Person(place, z + 0.2 * companion, _child(random), random.uniform(1.45, 1.92)))
-    if random.random() < 0.55:
-        z, turn = random.uniform(6, 22), random.choice([-1, 1]) * random.uniform(0.35, 1.0)
+    if random.random() < 0.7:
+        z, turn = random.uniform(6, 16), random.choice([-1, 1]) * random.uniform(0.35, 1.0)
         for number in range(random.randint(1, 4)):
             u = side * (half + random.uniform(0.9, 1.6))
             things.append(Bicycle(u, z + number * random.uniform(0.6, 1.0), _child(random), turn))
@@ -258,8 +258,8 @@ def _traffic(street: Street) -> list[Thing]:
     """Parked and moving vehicles, cyclists, and people who cross."""
     random, half = street.random, street.half
     things: list[Thing] = []
-    for _ in range(random.choice([2, 2, 3, 3])):
-        z = random.uniform(5.5, 12) if random.random() < 0.6 else random.uniform(10, 35)
+    for _ in range(random.choice([2, 3, 3, 4])):
+        z = random.uniform(5.5, 12) if random.random() < 0.7 else random.uniform(10, 35)
         turn = random.choice([-1, 1]) * (random.uniform(0.15, 0.4) if random.random() < 0.4 else random.uniform(0.5, 1))
         lane = random.choice([-1, 1]) * random.uniform(0.35, 0.95) * half
         things.append(Bicycle(lane, z, _child(random), turn, True))
@@ -268,17 +268,17 @@ def _traffic(street: Street) -> list[Thing]:
             z = random.uniform(7, 22)
             while z < 85:
                 if random.random() < 0.72:
-                    kind = random.choices(["car", "van", "truck"], [0.78, 0.14, 0.08])[0]
+                    kind = random.choices(["car", "van", "truck"], [0.66, 0.14, 0.2])[0]
                     turn = (0 if side > 0 else math.pi) + random.gauss(0, 0.03)
                     edge = half - (1.4 if kind == "truck" else 1.1)
                     things.append(Vehicle(side * edge, z, _child(random), turn, kind))
                     z += 3.5 if kind == "truck" else 0.8
                 z += random.uniform(5.2, 7.5)
     for side, turn in ((1, 0.0), (-1, math.pi)):
-        z = random.uniform(9, 30)
+        z = random.uniform(8, 22)
         while z < 100:
-            if random.random() < 0.6:
-                kind = random.choices(["car", "van", "truck"], [0.66, 0.12, 0.22])[0]
+            if random.random() < 0.75:
+                kind = random.choices(["car", "van", "truck"], [0.5, 0.12, 0.38])[0]
                 lane = half * (0.32 if half > 5 else 0.4)
                 things.append(Vehicle(side * lane, z, _child(random), turn + random.gauss(0, 0.05), kind))
             z += random.uniform(12, 35)
@@ -286,9 +286,9 @@ def _traffic(street: Street) -> list[Thing]:
         kind = random.choice(["car", "truck"])
         u, z = random.uniform(-half, half), random.uniform(9, 16)
         things.append(Vehicle(u, z, _child(random), random.choice([-1, 1]) * random.uniform(1.2, 1.9), kind))
-    for _ in range(random.choice([0, 0, 1, 2])):
+    for _ in range(random.choice([1, 1, 2, 3])):
         place = random.uniform(-half, half)
-        things.append(Person(place, random.uniform(7, 20), _child(random), random.uniform(1.5, 1.9)))
+        things.append(Person(place, random.uniform(6, 16), _child(random), random.uniform(1.5, 1.9)))
     return _without_collisions(things)
 
 

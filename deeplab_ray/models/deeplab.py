@@ -44,7 +44,7 @@ class DeepLab(nn.Module):
         head = VGGHead if config.backbone == "vgg16" else ResNetHead
         self.head = head(int(self.trunk.channels), classes, config.head)  # type: ignore[arg-type]
         # The faster layout for convolutions, on CPUs too.
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.trunk(self.prepare(images)))

@@ -58,7 +58,7 @@ def _download(backbone: Backbone) -> dict[str, torch.Tensor]:
     published = _PUBLISHED[backbone]
     try:
         return dict(published.get_state_dict(progress=False, check_hash=True))
-    except (urllib.error.URLError, OSError):
+    except (urllib.error.URLError, OSError, RuntimeError):
         file = published.url.rsplit("/", 1)[-1]
         cache = Path(torch.hub.get_dir()) / "checkpoints"
         raise UserError(

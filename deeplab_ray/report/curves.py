@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 WIDTH, HEIGHT = 360, 210
-LEFT, RIGHT, TOP, BOTTOM = 48, 14, 12, 28
+LEFT, RIGHT, TOP, BOTTOM = 48, 24, 12, 28
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def _curve(
     if not points:
         return None
     x, y = np.array(points, np.float64).T
-    x_steps, y_steps = _steps(max(last, 1)), _steps(max(float(y.max()), 1e-12))
+    x_steps = [step for step in _steps(max(last, 1)) if step == int(step)]
+    y_steps = _steps(float(y.max()) if y.max() > 0 else 1.0)
     x_top, y_top = max(last, 1), max(y_steps[-1], float(y.max()))
 
     def across(value: float) -> float:
@@ -85,7 +86,8 @@ def _curve(
 
     def path(values: np.ndarray) -> str:
         thin = max(1, math.ceil(len(x) / 600))
-        return " ".join(f"{across(a):.1f},{up(b):.1f}" for a, b in zip(x[::thin], values[::thin], strict=True))
+        kept = zip(x[::thin], values[::thin], strict=True)
+        return " ".join(f"{across(a):.1f},{up(b):.1f}" for a, b in kept)
 
     smoothed = smooth and len(y) >= 40
     return Curve(

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
 
 from deeplab_ray.datasets.base import Dataset
 from deeplab_ray.metrics import mean_iou, pixel_accuracy
 from deeplab_ray.report import curves as charts
-from deeplab_ray.report.pictures import GalleryRow, data_uri, label_picture, photograph, worst_first
+from deeplab_ray.report.pictures import PANELS, GalleryRow, data_uri, label_picture, photograph, worst_first
 from deeplab_ray.report.scores import class_scores, percent, signed
 
 PICTURE_WIDTH = 640
@@ -63,7 +64,7 @@ class Confusion:
 
 
 def write_report(report: EvaluationReport) -> str:
-    """The page as HTML text: self-contained, without script, in light and dark, for screen, phone and paper."""
+    """The page as HTML text: self-contained, without script; for screen (light and dark), phone and paper."""
     scores = class_scores(report.dataset.classes, report.confusion, report.confusion_crf)
     final = report.confusion if report.confusion_crf is None else report.confusion_crf
     speeds = [record["images_per_s"] for record in report.history if record.get("images_per_s") is not None]
@@ -96,16 +97,13 @@ def _before_after(score: Any, report: EvaluationReport) -> tuple[float, float | 
 
 
 def _pictures(row: GalleryRow, dataset: Dataset) -> dict[str, Any]:
-    panels = [("image", photograph(row.image, PICTURE_WIDTH), None)]
-    panels.append(("truth", label_picture(row.truth, dataset, PICTURE_WIDTH), None))
-    panels.append(("network", label_picture(row.network, dataset, PICTURE_WIDTH), row.miou))
-    if row.crf is not None:
-        panels.append(("network + CRF", label_picture(row.crf, dataset, PICTURE_WIDTH), row.miou_crf))
+    image: tuple[Image.Image, float | None] = (photograph(row.image, PICTURE_WIDTH), None)
+    labels = [(label_picture(ids, dataset, PICTURE_WIDTH), miou) for ids, miou in row.labels]
     return {
         "id": row.id,
         "panels": [
             {"name": name, "uri": data_uri(picture), "size": picture.size, "miou": miou}
-            for name, picture, miou in panels
+            for name, (picture, miou) in zip(PANELS, [image, *labels], strict=False)
         ],
     }
 

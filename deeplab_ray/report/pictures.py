@@ -10,6 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from deeplab_ray.datasets.base import IGNORE, Dataset
+from deeplab_ray.report.scores import percent
+
+PANELS = ("image", "truth", "network", "network + CRF")
 
 STRIPE = (70, 70, 70)
 """Colour of the stripes that hatch ignored pixels on black."""
@@ -17,7 +20,7 @@ STRIPE = (70, 70, 70)
 
 @dataclass(frozen=True)
 class GalleryRow:
-    """One image with its labels: image uint8 H×W×3; truth, network, crf uint8 H×W train ids; scores in 0..1."""
+    """One image (uint8 RGB H×W×3), its labels (uint8 H×W train ids; crf None where none ran), its mean IoU."""
 
     id: str
     image: np.ndarray
@@ -26,6 +29,12 @@ class GalleryRow:
     crf: np.ndarray | None
     miou: float
     miou_crf: float | None
+
+    @property
+    def labels(self) -> list[tuple[np.ndarray, float | None]]:
+        """Truth, network and, where there is one, CRF, each with its mean IoU in 0..1 (the truth has none)."""
+        pairs: list[tuple[np.ndarray, float | None]] = [(self.truth, None), (self.network, self.miou)]
+        return pairs if self.crf is None else [*pairs, (self.crf, self.miou_crf)]
 
     @property
     def final(self) -> float:
@@ -76,13 +85,14 @@ def gallery_strip(
     """
     if not rows:
         raise ValueError("a strip needs at least one row")
-    heads = ["image", "truth", "network"] + ["network + CRF"] * any(row.crf is not None for row in rows)
+    heads = PANELS[: 1 + max(len(row.labels) for row in rows)]
     gap, line = 8, 22
     heights = [round(panel_width * row.image.shape[0] / row.image.shape[1]) for row in rows]
     entries = [*zip(dataset.classes, dataset.palette, strict=True), ("not counted", None)] if legend else []
     font = ImageFont.load_default(size=13)
     width = gap + len(heads) * (panel_width + gap)
-    places, legend_height = _flow([22 + font.getlength(name) + 16 for name, _ in entries], width - 2 * gap, line)
+    boxes = [22 + font.getlength(name) + 16 for name, _ in entries]
+    places, legend_height = _flow(boxes, width - 2 * gap, line)
 
     strip = Image.new("RGB", (width, line + sum(heights) + line * len(rows) + gap + legend_height), "white")
     draw = ImageDraw.Draw(strip)
@@ -91,12 +101,10 @@ def gallery_strip(
         draw.text((x, line // 2), head, "black", font, anchor="lm")
     top = line
     for row, height in zip(rows, heights, strict=True):
-        labels = [row.truth, row.network] + [row.crf] * (row.crf is not None)
-        panels = [photograph(row.image), *(label_picture(ids, dataset) for ids in labels)]
-        scores = ["", f"IoU {100 * row.miou:.1f} %"]
-        scores += [f"IoU {100 * row.miou_crf:.1f} %"] * (row.miou_crf is not None)
-        captions = [_fitted(row.id, font, panel_width), *scores]
-        for x, panel, caption in zip(columns, panels, captions, strict=False):
+        panels = [(photograph(row.image), _fitted(row.id, font, panel_width))]
+        for ids, miou in row.labels:
+            panels.append((label_picture(ids, dataset), "" if miou is None else f"IoU {percent(miou)} %"))
+        for x, (panel, caption) in zip(columns, panels, strict=False):
             smooth = Image.Resampling.LANCZOS if panel.mode == "RGB" else Image.Resampling.NEAREST
             strip.paste(panel.resize((panel_width, height), smooth).convert("RGB"), (x, top))
             draw.text((x, top + height + line // 2), caption, (90, 90, 90), font, anchor="lm")

@@ -8,6 +8,8 @@ import numpy as np
 
 from deeplab_ray.metrics import iou, mean_iou, pixel_accuracy
 
+_ASCII = str.maketrans("–−", "--")
+
 
 @dataclass(frozen=True)
 class ClassScore:
@@ -49,7 +51,8 @@ def signed(fraction: float | None) -> str:
 def format_table(dataset_classes: Sequence[str], confusion: np.ndarray, confusion_crf: np.ndarray | None) -> str:
     """The per-class table for a terminal: pixel share and IoU before and after the CRF, in per cent.
 
-    confusion, confusion_crf: int64 C×C, rows = truth; the latter None where no CRF ran. Ends without a newline.
+    confusion, confusion_crf: int64 C×C, rows = truth; the latter None where no CRF ran.
+    The text is ASCII but for the class names, and ends without a newline.
     """
     scores = class_scores(dataset_classes, confusion, confusion_crf)
     rows = [(score.name, percent(score.share), score.network, score.crf) for score in scores]
@@ -64,7 +67,8 @@ def format_table(dataset_classes: Sequence[str], confusion: np.ndarray, confusio
         return text if confusion_crf is None else f"{text}  {crf:>5}  {gain:>5}"
 
     def numbers(name: str, share: str, network: float, crf: float | None) -> str:
-        return line(name, share, percent(network), percent(crf), signed(None if crf is None else crf - network))
+        gain = signed(None if crf is None else crf - network)
+        return line(name, *(cell.translate(_ASCII) for cell in (share, percent(network), percent(crf), gain)))
 
     head = line("IoU in %", "pixels %", "network", "+ CRF", "gain")
     rule = "-" * len(head)

@@ -112,8 +112,8 @@ def run(
             storage_filesystem=place.filesystem if place.is_s3 else None,
             failure_config=ray.train.FailureConfig(max_failures=runtime.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=runtime.keep_checkpoints),
-            callbacks=list(callbacks),
-            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+            callbacks=list(callbacks),  # type: ignore[arg-type]
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
         ),
         datasets={"train": _dataset_factory(job)},
         dataset_config=ray.train.DataConfig(

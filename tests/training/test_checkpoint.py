@@ -1,6 +1,7 @@
 """Checkpoints: what is saved comes back, the newest of a run is found, and training goes on as if never stopped."""
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -71,22 +72,22 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     assert not torch.equal(model.get_parameter("trunk.conv1.weight"), before["trunk.conv1.weight"])
 
 
-def test_newest_checkpoint_of_a_run_is_found(tmp_path: Path) -> None:
-    for iteration in (20, 100, 3):
+def test_newest_checkpoint_of_a_run_is_the_one_that_ray_train_records(tmp_path: Path) -> None:
+    for iteration in (20, 999_999, 1_000_000):
         write_meta_only(tmp_path / checkpoint.NAME.format(iteration), iteration)
-    (tmp_path / "ckpt_000500").mkdir()  # nothing in it
-    write_meta_only(tmp_path / "tensorboard", 900)
-    found = checkpoint.find(str(tmp_path))
-    assert found.name == "ckpt_000100"
-    assert checkpoint.read_meta(found).iteration == 100
+    # As of a run that was killed while it uploaded its next checkpoint.
+    write_meta_only(tmp_path / checkpoint.NAME.format(1_000_500), 1_000_500)
+    record = {"latest_checkpoint_result": {"checkpoint_dir_name": checkpoint.NAME.format(1_000_000)}}
+    (tmp_path / checkpoint.SNAPSHOT).write_text(json.dumps(record))
+    for uri in (tmp_path, f"{tmp_path}/"):
+        assert checkpoint.read_meta(checkpoint.find(str(uri))).iteration == 1_000_000
     assert checkpoint.find(str(tmp_path / "ckpt_000020")).name == "ckpt_000020"
-    assert checkpoint.find(f"{tmp_path}/").name == "ckpt_000100"
 
 
-def test_newest_is_by_number_also_beyond_six_digits(tmp_path: Path) -> None:
-    for iteration in (999_999, 1_000_000):
-        write_meta_only(tmp_path / checkpoint.NAME.format(iteration), iteration)
-    assert checkpoint.read_meta(checkpoint.find(str(tmp_path))).iteration == 1_000_000
+def test_a_run_before_its_first_checkpoint_has_none(tmp_path: Path) -> None:
+    (tmp_path / checkpoint.SNAPSHOT).write_text(json.dumps({"latest_checkpoint_result": None}))
+    with pytest.raises(UserError, match="no checkpoint at"):
+        checkpoint.find(str(tmp_path))
 
 
 def test_places_without_checkpoint_are_refused(tmp_path: Path) -> None:

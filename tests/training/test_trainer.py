@@ -4,6 +4,7 @@ import dataclasses
 import io
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import ray
 import ray.train
 import tiny
 import torch
+from ray import cloudpickle
 from ray.util.state import list_actors
 
 from deeplab_ray.config import Config, from_json
@@ -52,6 +54,10 @@ class KillWorker(ray.train.UserCallback):
 
     def reported(self) -> list[int]:
         return [int(line) for line in self.log.read_text().split()]
+
+
+# Ray's processes cannot import this file.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture(scope="module")
