@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deeplab_ray.config import AugmentConfig
+from deeplab_ray.datasets.base import IGNORE
 
-_IGNORE = 255
 _MEAN_COLOUR = (123, 117, 104)
 
 
@@ -53,6 +53,6 @@ def augment(
 
     out_image = np.empty((config.crop, config.crop, 3), np.uint8)
     out_image[:] = _MEAN_COLOUR
-    out_label = np.full((config.crop, config.crop), _IGNORE, np.uint8)
+    out_label = np.full((config.crop, config.crop), IGNORE, np.uint8)
     out_image[:rows, :columns], out_label[:rows, :columns] = picture, truth
     return out_image, out_label

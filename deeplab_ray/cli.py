@@ -109,6 +109,8 @@ def start_ray(cpus: int | None = None) -> None:
     if address in ("", "local"):
         # More logical CPUs than a small machine has: workers and Ray Data mostly wait for each other.
         cpus = cpus or max(4, os.cpu_count() or 1)
+        # Nothing preempts this machine; its watcher would cost a process for every run.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # Ray Train asks the dashboard's process for the state of its actors, and complains where there is none.
         _init(address="local", num_cpus=cpus, include_dashboard=True)
         return

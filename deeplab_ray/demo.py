@@ -14,8 +14,8 @@ from deeplab_ray.storage import locate
 
 PRESET = "scenes-resnet18-largefov"
 WORKERS = 2
-SCENES = {"train": 160, "val": 40}
-HEIGHT, WIDTH = 192, 384
+SCENES = {"train": 200, "val": 40}
+HEIGHT, WIDTH = 160, 320
 _STRIP_ROWS = 3
 
 

@@ -5,7 +5,6 @@ import io
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from deeplab_ray.errors import UserError
 from deeplab_ray.metrics import mean_iou
 from deeplab_ray.report import EvaluationReport, GalleryRow, write_report
 from deeplab_ray.shards import Split, open_split
-from deeplab_ray.storage import check_access, locate
+from deeplab_ray.storage import Location, check_access, locate
 from deeplab_ray.training import checkpoint
 from deeplab_ray.training.checkpoint import CheckpointMeta
 
@@ -50,8 +49,8 @@ class Evaluation:
         return None if self.confusion_crf is None else mean_iou(self.confusion_crf)
 
 
-def open_checked(checkpoint_uri: str, data: str, split_name: str) -> tuple[Split, Any, CheckpointMeta, str]:
-    """The split, the network, its meta data and the checkpoint's URI; UserError where they do not go together."""
+def open_checked(checkpoint_uri: str, data: str, split_name: str) -> tuple[Split, Location, CheckpointMeta]:
+    """The split, the checkpoint's place and its meta data; UserError where they do not go together."""
     check_access(locate(checkpoint_uri), locate(data))
     split = open_split(data, split_name)
     place = checkpoint.find(checkpoint_uri)
@@ -66,8 +65,7 @@ def open_checked(checkpoint_uri: str, data: str, split_name: str) -> tuple[Split
             f"the checkpoint {place} predicts other classes ({meta.config.model.dataset}) than {data} has "
             f"({split.dataset.name}): evaluate on data of the same dataset"
         )
-    model, _ = checkpoint.load_model(place)
-    return split, model, meta, place.uri
+    return split, place, meta
 
 
 def evaluate(
@@ -84,11 +82,11 @@ def evaluate(
     classes than the data's.
     """
     started = time.monotonic()
-    split, model, meta, place = open_checked(checkpoint_uri, data, split_name)
+    split, place, meta = open_checked(checkpoint_uri, data, split_name)
     params = meta.config.crf if isinstance(crf, str) else crf
-    pools = inference.plan_pools()
+    pools = inference.plan_pools(len(split))
     rows = inference.score(
-        inference.read(split, range(len(split))), model, precision or meta.config.runtime.precision, pools
+        inference.read(split, range(len(split))), place, precision or meta.config.runtime.precision, pools
     )
     rows = inference.measure(rows, split.dataset, params, pools)
 
@@ -98,7 +96,7 @@ def evaluate(
     for row in inference.iterate_once(rows, len(split), lambda line: print(line, file=sys.stderr, flush=True)):
         matrices = [_matrix(row[name], classes) for name in ("confusion", "confusion_crf") if name in row]
         total[: len(matrices)] += matrices
-        entry = (-mean_iou(matrices[0]), row["id"], row)
+        entry = (-float(np.nan_to_num(mean_iou(matrices[0]), nan=1.0)), row["id"], row)
         if len(worst) < GALLERY:
             heapq.heappush(worst, entry)
         else:
@@ -109,7 +107,7 @@ def evaluate(
         confusion=total[0],
         confusion_crf=total[1] if params else None,
         worst=[_example(row, split.dataset) for _, _, row in sorted(worst, reverse=True)],
-        checkpoint=place,
+        checkpoint=place.uri,
         data=split.folder.uri,
         meta=meta,
         crf=params,
@@ -181,11 +179,13 @@ def search_crf(checkpoint_uri: str, data: str, split_name: str, images: int) -> 
     The network runs once; each point of the grid refines the same scores (section 4.1 of the paper searches on
     100 images like this). Take a split that you do not report on.
     """
-    split, model, meta, _ = open_checked(checkpoint_uri, data, split_name)
+    if images < 1:
+        raise UserError(f"--images {images} leaves nothing to search on: take at least 1, such as 100")
+    split, place, meta = open_checked(checkpoint_uri, data, split_name)
     grid = coarse_grid(meta.config.crf)
-    pools = inference.plan_pools()
     indices = range(0, len(split), max(1, len(split) // images))[:images]
-    scored = inference.score(inference.read(split, indices), model, meta.config.runtime.precision, pools).materialize()
+    pools = inference.plan_pools(len(indices))
+    scored = inference.score(inference.read(split, indices), place, meta.config.runtime.precision, pools).materialize()
     classes = len(split.dataset.classes)
     before, trials = 0.0, []
     for number, params in enumerate(grid, 1):

@@ -28,6 +28,8 @@ from deeplab_ray.errors import UserError
 from deeplab_ray.metrics import confusion_matrix
 from deeplab_ray.models import DeepLab, upsample_scores
 from deeplab_ray.shards import Split
+from deeplab_ray.storage import Location
+from deeplab_ray.training import checkpoint
 from deeplab_ray.training.step import autocast
 
 Row = dict[str, Any]
@@ -45,18 +47,18 @@ class Pools:
     refiner_cpus: float
 
 
-def plan_pools() -> Pools:
+def plan_pools(images: int) -> Pools:
     """Fill the cluster: a predictor on each GPU (or one on CPU), CRF actors on the CPUs that are left.
 
-    One CPU a node stays free for reading. On nodes too small for whole CPUs each actor takes a quarter. Raises
-    UserError when not even that fits.
+    There are no more CRF actors than blocks of images. One CPU a node stays free for reading. On nodes too small
+    for whole CPUs each actor takes a quarter. Raises UserError when not even that fits.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
     predictors = max(1, gpus)
     whole = int(sum(max(0, node.get("CPU", 0) - CPUS_FOR_DATA) // 1 for node in nodes))
     if whole > predictors:
-        return Pools(predictors, 1, 1 if gpus else 0, whole - predictors, 1)
+        return Pools(predictors, 1, 1 if gpus else 0, min(whole - predictors, _blocks(images)), 1)
     total = sum(node.get("CPU", 0) for node in nodes)
     share = 0.25
     refiners = int((total - CPUS_FOR_DATA - predictors * share) / share)
@@ -68,27 +70,28 @@ def plan_pools() -> Pools:
     return Pools(predictors, share, 1 if gpus else 0, min(refiners, 2), share)
 
 
+def _blocks(images: int) -> int:
+    return -(-images // _BLOCK_IMAGES)
+
+
 def read(split: Split, indices: Sequence[int]) -> ray.data.Dataset:
     """These samples of the split (id, image, label, height, width; encoded bytes), each exactly once.
 
     In blocks of a few images, so that the CRF starts as soon as the first are scored.
     """
-    blocks = -(-len(indices) // _BLOCK_IMAGES)
-    return ray.data.range(len(indices), override_num_blocks=blocks).map(
+    return ray.data.range(len(indices), override_num_blocks=_blocks(len(indices))).map(
         lambda row: dataclasses.asdict(split.read(indices[int(row["id"])]))
     )
 
 
-def score(rows: ray.data.Dataset, model: DeepLab, precision: str, pools: Pools) -> ray.data.Dataset:
-    """Add "scores", float16 bytes of C×h×w at output stride, to each row."""
+def score(rows: ray.data.Dataset, place: Location, precision: str, pools: Pools) -> ray.data.Dataset:
+    """Add, with the network of the checkpoint at `place`, "scores", float16 bytes of C×h×w at output stride, to each row."""
     return rows.map(
         Predictor,  # type: ignore[arg-type]
-        fn_constructor_args=(ray.put(model), precision),
+        fn_constructor_args=(place, precision),
         compute=ActorPoolStrategy(size=pools.predictors),
         num_cpus=pools.predictor_cpus,
         num_gpus=pools.predictor_gpus or None,
-        max_restarts=-1,
-        max_task_retries=-1,
     )
 
 
@@ -102,19 +105,17 @@ def measure(rows: ray.data.Dataset, dataset: Dataset, params: CRFParams | None, 
         fn_constructor_args=(dataset.name, params),
         compute=ActorPoolStrategy(size=pools.refiners),
         num_cpus=pools.refiner_cpus,
-        max_restarts=-1,
-        max_task_retries=-1,
     )
 
 
 class Predictor:
     """An actor with the network: encoded image → scores."""
 
-    def __init__(self, model: Any, precision: str) -> None:
-        self.model: DeepLab = ray.get(model) if isinstance(model, ray.ObjectRef) else model
+    def __init__(self, place: Location, precision: str) -> None:
         self.precision = precision
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = self.model.to(self.device).eval()
+        model, _ = checkpoint.load_model(place)
+        self.model = model.to(self.device)
         if self.device.type == "cpu":
             # Ray sets one thread for a fraction of a CPU; the CRF actors are idle until scores arrive.
             torch.set_num_threads(os.cpu_count() or 1)

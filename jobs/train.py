@@ -14,6 +14,8 @@ from tyro.conf import Positional
 
 from deeplab_ray import cli, presets
 from deeplab_ray.config import Config
+from deeplab_ray.shards import open_split
+from deeplab_ray.storage import check_access, locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,9 @@ def main() -> dict[str, Any]:
         argv=argv,
         default=Args(preset, MISSING, MISSING, config),
     )
+    # `trainer.run` checks, too; here a mistake is told before Ray has to start.
+    check_access(locate(args.data), locate(args.output))
+    open_split(args.data, args.train_split)
     cli.start_ray()
     from deeplab_ray.training import trainer
 

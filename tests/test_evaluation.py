@@ -13,7 +13,7 @@ from deeplab_ray.config import ModelConfig
 from deeplab_ray.crf import DenseCRF
 from deeplab_ray.datasets import decode_image
 from deeplab_ray.errors import UserError
-from deeplab_ray.evaluation import evaluate, publish_report, search_crf
+from deeplab_ray.evaluation import evaluate, publish_report
 from deeplab_ray.metrics import mean_iou
 from deeplab_ray.models import DeepLab, upsample_scores
 from deeplab_ray.shards import open_split
@@ -61,6 +61,7 @@ def assert_nearly_equal(found: np.ndarray, expected: np.ndarray) -> None:
     assert np.abs(found - expected).sum() / 2 <= expected.sum() / 1000
 
 
+@pytest.mark.slow
 def test_matrices_equal_a_plain_loop_and_the_report_lands_on_s3(prepared_scenes: str, trained: str) -> None:
     before, after, each = directly(trained, prepared_scenes)
     result = evaluate(trained, prepared_scenes, "val")
@@ -77,12 +78,13 @@ def test_matrices_equal_a_plain_loop_and_the_report_lands_on_s3(prepared_scenes:
         assert row.network.shape == row.truth.shape == row.image.shape[:2] == (48, 96)
     assert publish_report(result, "s3://tests/evaluation") == "s3://tests/evaluation/report.html"
     page = locate("s3://tests/evaluation/report.html").read_bytes().decode()
-    assert f"{100 * result.miou:.2f}" in page
-    assert f"{100 * mean_iou(result.confusion_crf):.2f}" in page
+    assert f"{100 * result.miou:.1f}" in page
+    assert f"{100 * mean_iou(result.confusion_crf):.1f}" in page
     assert all(row.id in page for row in result.worst)
     assert locate("s3://tests/evaluation").files() == ["config.json", "report.html"]
 
 
+@pytest.mark.slow
 def test_without_the_crf_there_are_no_figures_of_it_and_bfloat16_is_another_arithmetic(
     prepared_scenes: str, trained: str, tmp_path: Path
 ) -> None:
@@ -93,15 +95,7 @@ def test_without_the_crf_there_are_no_figures_of_it_and_bfloat16_is_another_arit
     assert result.confusion.sum() == exact.sum()
     assert 0 < np.abs(result.confusion - exact).sum() / 2 < exact.sum() / 10
     publish_report(result, str(tmp_path / "report"))
-    assert f"{100 * result.miou:.2f}" in (tmp_path / "report/report.html").read_text()
-
-
-def test_a_search_of_crf_parameters_scores_each_point_best_first(prepared_scenes: str, trained: str) -> None:
-    before, trials = search_crf(trained, prepared_scenes, "val", images=2)
-    assert 0 < before < 1
-    assert len({trial.params for trial in trials}) == 8
-    assert [trial.miou for trial in trials] == sorted((trial.miou for trial in trials), reverse=True)
-    assert {trial.params.crf_iterations for trial in trials} == {CONFIG.crf.crf_iterations}
+    assert f"{100 * result.miou:.1f}" in (tmp_path / "report/report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "deeplab_ray"
 ORCHESTRATION = {
     "deeplab_ray.capacity",
     "deeplab_ray.cli",
+    "deeplab_ray.demo",
     "deeplab_ray.evaluation",
     "deeplab_ray.inference",
     "deeplab_ray.ingest",

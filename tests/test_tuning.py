@@ -60,8 +60,11 @@ def test_a_search_ends_and_its_best_configuration_trains(
 
 
 def test_a_search_that_the_cluster_cannot_hold_is_refused_at_once_with_the_arithmetic(prepared_scenes: str) -> None:
-    many = tiny.config(workers=64)
-    many = dataclasses.replace(many, solver=dataclasses.replace(many.solver, batch=64))
+    many = dataclasses.replace(
+        CONFIG,
+        solver=dataclasses.replace(CONFIG.solver, batch=64),
+        runtime=dataclasses.replace(CONFIG.runtime, workers=64),
+    )
     started = time.monotonic()
     with pytest.raises(UserError, match=r"64 × 0\.5 CPU, and 1 CPU must be left to feed them; it has 8 CPU"):
         tuning.run(many, dataclasses.replace(SEARCH, batches=(64,)), prepared_scenes, "s3://tests/searches/2")

@@ -18,6 +18,11 @@ class FrozenBatchNorm2d(ops.FrozenBatchNorm2d):
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
+# Scale of the last norm in a residual branch of a random net: it starts close to the shallow net of its shortcuts,
+# which learns faster, as with the zero scale of Goyal et al. (2017), which a frozen norm could never leave.
+_BRANCH_SCALE = 0.2
+
+
 class _Basic(nn.Module):
     """Two 3×3 convolutions (ResNet-18)."""
 
@@ -29,6 +34,7 @@ class _Basic(nn.Module):
         self.bn1 = FrozenBatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False)
         self.bn2 = FrozenBatchNorm2d(width)
+        self.bn2.weight.fill_(_BRANCH_SCALE)
         self.downsample = _shortcut(inputs, width * self.expansion, stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,6 +58,7 @@ class _Bottleneck(nn.Module):
         self.bn2 = FrozenBatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, width * 4, 1, bias=False)
         self.bn3 = FrozenBatchNorm2d(width * 4)
+        self.bn3.weight.fill_(_BRANCH_SCALE)
         self.downsample = _shortcut(inputs, width * self.expansion, stride)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,9 +10,8 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from deeplab_ray.config import RuntimeConfig
+from deeplab_ray.datasets.base import IGNORE
 from deeplab_ray.models.geometry import labels_at_stride
-
-IGNORE = 255
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
