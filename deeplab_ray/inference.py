@@ -85,7 +85,7 @@ def read(split: Split, indices: Sequence[int]) -> ray.data.Dataset:
 
 
 def score(rows: ray.data.Dataset, place: Location, precision: str, pools: Pools) -> ray.data.Dataset:
-    """Add "scores" to each row: float16 bytes of C×h×w at output stride, by the network of the checkpoint at `place`."""
+    """Add "scores" to each row: float16 bytes of C×h×w at output stride, by the network of the checkpoint `place`."""
     return rows.map(
         Predictor,  # type: ignore[arg-type]
         fn_constructor_args=(place, precision),
