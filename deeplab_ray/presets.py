@@ -65,7 +65,7 @@ _PRESETS = (
             # A random trunk needs a high rate, on which a classifier over its 4608 inputs would diverge.
             SolverConfig(learning_rate=2e-2, classifier_factor=0.05, iterations=500, batch=4),
             CRFParams(w1=3, sigma_alpha=30, sigma_beta=5, w2=3, sigma_gamma=1),
-            RuntimeConfig(log_every=25, validate_every=0, checkpoint_every=250),
+            RuntimeConfig(log_every=25, validate_every=0, checkpoint_every=500),
         ),
     ),
     Preset(

@@ -22,9 +22,9 @@ from deeplab_ray.config import (
 from deeplab_ray.errors import UserError
 
 NONSENSE: list[tuple[Callable[[], Any], str]] = [
-    (lambda: SolverConfig(learning_rate=-1e-3), r"learning rate -0\.001 must be above 0"),
-    (lambda: SolverConfig(learning_rate=0), "learning rate 0 must be above 0"),
-    (lambda: SolverConfig(learning_rate=float("nan")), "learning rate nan must be above 0"),
+    (lambda: SolverConfig(learning_rate=-1e-3), r"learning rate -0\.001 must be a number above 0"),
+    (lambda: SolverConfig(learning_rate=0), "learning rate 0 must be a number above 0"),
+    (lambda: SolverConfig(learning_rate=float("nan")), "learning rate nan must be a number above 0"),
     (lambda: SolverConfig(classifier_factor=0), "classifier_factor 0 must be above 0"),
     (lambda: SolverConfig(power=-0.9), r"power -0\.9 must not be negative"),
     (lambda: SolverConfig(step_every=0), "step_every 0 must be at least 1"),
@@ -208,7 +208,7 @@ def test_config_files_that_are_none_are_refused(tmp_path: Path) -> None:
     for path, sentence in (
         (tmp_path / "missing.json", "no Config can be read at .*missing.json"),
         (tmp_path, "no Config can be read at"),
-        (binary, "picture.png is not JSON"),
+        (binary, "no Config can be read at .*picture.png"),
         (other, "other.json: unknown field 'loss'"),
     ):
         with pytest.raises(UserError, match=sentence):

@@ -11,6 +11,7 @@ CAR, TRUCK = 26, 27
 PAINTS: list[Colour] = [(28, 29, 32), (96, 98, 102), (150, 153, 158), (205, 206, 208), (238, 238, 236)]
 PAINTS += [(150, 25, 28), (30, 55, 115), (60, 110, 160), (40, 75, 55), (190, 150, 60), (120, 80, 55)]
 _TYRE: Colour = (24, 24, 26)
+_HIGH_VISIBILITY: list[Colour] = [(214, 222, 60), (236, 122, 40)]
 _GLASS: list[Colour] = [(38, 44, 52), (60, 70, 80), (96, 112, 126)]
 
 
@@ -127,7 +128,8 @@ class Bicycle(Thing):
             self._paint_rider(painter, random)
 
     def _paint_rider(self, painter: Painter, random: Random) -> None:
-        coat, legs = vary(random, random.choice(CLOTHES), 18), vary(random, random.choice(CLOTHES[:5]), 12)
+        jackets = _HIGH_VISIBILITY if random.random() < 0.6 else CLOTHES
+        coat, legs = vary(random, random.choice(jackets), 18), vary(random, random.choice(CLOTHES[:5]), 12)
         skin, hat = (
             random.choice(SKINS),
             random.choice([(35, 28, 24), (215, 215, 210), (170, 40, 40), (95, 70, 45)]),

@@ -68,6 +68,8 @@ def submit(s3: EmbeddedS3, token: Path) -> Iterator[Submit]:
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
+        # Under `uv run pytest`, Ray would give each job an environment that uv makes anew.
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     }
     ports = {
         "port": free_port(),
