@@ -10,6 +10,7 @@ from deeplab_ray.config import (
     AugmentConfig,
     Config,
     CRFParams,
+    Head,
     ModelConfig,
     RuntimeConfig,
     SolverConfig,
@@ -42,17 +43,17 @@ _VGG_SOLVER = SolverConfig(learning_rate=1e-3)
 _VGG_CRF = CRFParams(w1=4, sigma_alpha=65, sigma_beta=3, w2=2, sigma_gamma=2)
 
 
-def _vgg(dataset: str, head: str) -> Config:
+def _vgg(dataset: str, head: Head) -> Config:
     return Config(
-        ModelConfig(dataset, "vgg16", head),  # type: ignore[arg-type]
+        ModelConfig(dataset, "vgg16", head),
         augment=_UNSCALED,
         solver=_VGG_SOLVER,
         crf=_VGG_CRF,
     )
 
 
-def _resnet(dataset: str, head: str, augment: AugmentConfig = _UNSCALED) -> Config:
-    return Config(ModelConfig(dataset, "resnet101", head), augment=augment)  # type: ignore[arg-type]
+def _resnet(dataset: str, head: Head, augment: AugmentConfig = _UNSCALED) -> Config:
+    return Config(ModelConfig(dataset, "resnet101", head), augment=augment)
 
 
 _PRESETS = (
