@@ -1,8 +1,12 @@
 """The demo: every part once, on one machine, with nothing but what the package brings."""
 
+import contextlib
+import multiprocessing
 import os
+import signal
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,15 +54,36 @@ def _stop_ray() -> None:
     ray.shutdown()
 
 
-def _steps(folder: Path, output: str, iterations: int, say: Any) -> dict[str, Any]:
-    cli.start_ray()
-    from deeplab_ray import evaluation
-    from deeplab_ray.prepare import prepare
-    from deeplab_ray.report import format_table, gallery_strip
-    from deeplab_ray.training import trainer
+@contextlib.contextmanager
+def _drawing(folder: Path) -> Iterator[None]:
+    """Draw the scenes into the folder in another process, beside what the block does; they are there at its end."""
+    process = multiprocessing.get_context("spawn").Process(target=_draw, args=(folder,))
+    process.start()
+    try:
+        yield
+        process.join()
+        if process.exitcode:
+            raise RuntimeError(f"drawing the scenes ended with exit code {process.exitcode}")
+    finally:
+        process.kill()
+        process.join()
 
-    say("Ray is up; drawing street scenes")
+
+def _draw(folder: Path) -> None:
+    # Ctrl-C reaches this process, too; it is the parent that ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     scenes.draw(locate(folder), SCENES, HEIGHT, WIDTH, SEED)
+
+
+def _steps(folder: Path, output: str, iterations: int, say: Any) -> dict[str, Any]:
+    say("drawing street scenes, starting Ray")
+    with _drawing(folder):
+        cli.start_ray()
+        from deeplab_ray import evaluation
+        from deeplab_ray.prepare import prepare
+        from deeplab_ray.report import format_table, gallery_strip
+        from deeplab_ray.training import trainer
+
     say(f"drew {SCENES['train']} scenes to train on and {SCENES['val']} to validate on; preparing shards")
     prepare("scenes", str(folder), "s3://demo/scenes", rows_per_shard=40)
 

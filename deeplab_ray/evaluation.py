@@ -93,7 +93,7 @@ def evaluate(
     classes = len(split.dataset.classes)
     total = np.zeros((2, classes, classes), np.int64)
     worst: list[tuple[float, str, inference.Row]] = []
-    for row in inference.iterate_once(rows, len(split), lambda line: print(line, file=sys.stderr, flush=True)):
+    for row in inference.iterate_once(rows, len(split), _say):
         matrices = [_matrix(row[name], classes) for name in ("confusion", "confusion_crf") if name in row]
         total[: len(matrices)] += matrices
         entry = (-float(np.nan_to_num(mean_iou(matrices[0]), nan=1.0)), row["id"], row)
@@ -113,6 +113,10 @@ def evaluate(
         crf=params,
         seconds=time.monotonic() - started,
     )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _matrix(data: bytes, classes: int) -> NDArray[np.int64]:
@@ -171,33 +175,55 @@ class CRFTrial:
 
     params: CRFParams
     miou: float
+    """Mean IoU with the CRF, in 0..1."""
 
 
-def search_crf(checkpoint_uri: str, data: str, split_name: str, images: int) -> tuple[float, list[CRFTrial]]:
+@dataclass(frozen=True)
+class CRFSearch:
+    """What a search of CRF parameters found."""
+
+    images: int
+    before: float
+    """Mean IoU without the CRF, in 0..1."""
+    trials: list[CRFTrial]
+    """Best first."""
+
+
+def search_crf(checkpoint_uri: str, data: str, split_name: str, images: int) -> CRFSearch:
     """Mean IoU without the CRF, and with each point of `coarse_grid`, best first, over `images` images of the split.
 
-    The network runs once; each point of the grid refines the same scores (section 4.1 of the paper searches on
-    100 images like this). Take a split that you do not report on.
+    Both the network and the upsampling run once an image (section 4.1 of the paper searches on 100 images like
+    this). Take a split that you do not report on.
     """
     if images < 1:
         raise UserError(f"--images {images} leaves nothing to search on: take at least 1, such as 100")
     split, place, meta = open_checked(checkpoint_uri, data, split_name)
     grid = coarse_grid(meta.config.crf)
-    indices = range(0, len(split), max(1, len(split) // images))[:images]
+    indices = spread(len(split), images)
     pools = inference.plan_pools(len(indices))
-    scored = inference.score(inference.read(split, indices), place, meta.config.runtime.precision, pools).materialize()
+    rows = inference.score(inference.read(split, indices), place, meta.config.runtime.precision, pools)
+    rows = inference.try_crfs(rows, split.dataset, grid, pools)
     classes = len(split.dataset.classes)
-    before, trials = 0.0, []
-    for number, params in enumerate(grid, 1):
-        total = np.zeros((2, classes, classes), np.int64)
-        for row in inference.iterate_once(
-            inference.measure(scored, split.dataset, params, pools), len(indices), lambda _: None
-        ):
-            total += [_matrix(row["confusion"], classes), _matrix(row["confusion_crf"], classes)]
-        before = mean_iou(total[0])
-        trials.append(CRFTrial(params, mean_iou(total[1])))
-        print(f"{number}/{len(grid)}  mIoU {100 * trials[-1].miou:.2f} %  {params}", flush=True)
-    return before, sorted(trials, key=lambda trial: -trial.miou)
+    total = np.zeros((1 + len(grid), classes, classes), np.int64)
+    for row in inference.iterate_once(rows, len(indices), _say):
+        total += np.frombuffer(row["confusions"], np.int64).reshape(total.shape)
+    trials = [CRFTrial(params, mean_iou(matrix)) for params, matrix in zip(grid, total[1:], strict=True)]
+    return CRFSearch(len(indices), mean_iou(total[0]), sorted(trials, key=lambda trial: -trial.miou))
+
+
+def spread(size: int, count: int) -> list[int]:
+    """`count` indices (all, where there are no more) at even distances over range(size)."""
+    count = min(size, count)
+    return [index * size // count for index in range(count)]
+
+
+def format_crf_search(search: CRFSearch) -> str:
+    """The search as a table, best first, under the network alone."""
+    lines = [f"{'w1':>4}{'σα':>6}{'σβ':>5}{'mIoU %':>9}{'gain':>7}", f"{'network':<15}{100 * search.before:>9.2f}"]
+    for trial in search.trials:
+        point = f"{trial.params.w1:>4g}{trial.params.sigma_alpha:>6g}{trial.params.sigma_beta:>5g}"
+        lines.append(f"{point}{100 * trial.miou:>9.2f}{100 * (trial.miou - search.before):>+7.2f}")
+    return "\n".join(lines)
 
 
 def coarse_grid(params: CRFParams) -> list[CRFParams]:

@@ -108,6 +108,18 @@ def measure(rows: ray.data.Dataset, dataset: Dataset, params: CRFParams | None, 
     )
 
 
+def try_crfs(
+    rows: ray.data.Dataset, dataset: Dataset, candidates: Sequence[CRFParams], pools: Pools
+) -> ray.data.Dataset:
+    """Scored rows → per image: id, confusion matrices (int64 (1 + candidates)×C×C): the network's, then each CRF's."""
+    return rows.map(
+        CRFTester,  # type: ignore[arg-type]
+        fn_constructor_args=(dataset.name, tuple(candidates)),
+        compute=ActorPoolStrategy(size=pools.refiners),
+        num_cpus=pools.refiner_cpus,
+    )
+
+
 class Predictor:
     """An actor with the network: encoded image → scores."""
 
@@ -159,6 +171,24 @@ class Measurer:
             result["confusion_crf"] = confusion_matrix(truth, refined, classes).tobytes()
             result["network_crf"] = _png(refined)
         return result
+
+
+class CRFTester:
+    """An actor with many CRFs: scores → how each of them would count, by the same network's output."""
+
+    def __init__(self, dataset: str, candidates: Sequence[CRFParams]) -> None:
+        from deeplab_ray import datasets
+
+        torch.set_num_threads(1)
+        self.dataset = datasets.get(dataset)
+        self.crfs = [DenseCRF(params) for params in candidates]
+
+    def __call__(self, row: Row) -> Row:
+        image, truth = decode_image(row["image"]), self.dataset.decode_label(row["label"])
+        probabilities = full_size_probabilities(row, *truth.shape)
+        beliefs = [probabilities, *(crf.refine(image, probabilities) for crf in self.crfs)]
+        matrices = [confusion_matrix(truth, q.argmax(axis=0).astype(np.uint8), len(q)) for q in beliefs]
+        return {"id": row["id"], "confusions": np.stack(matrices).tobytes()}
 
 
 def full_size_probabilities(row: Row, height: int, width: int) -> NDArray[np.float32]:

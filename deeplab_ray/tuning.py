@@ -43,9 +43,14 @@ class Trial:
 
 
 def concurrent_trials(config: Config, search: SearchConfig) -> int:
-    """How many trials may run at once; UserError, with the arithmetic, for a cluster too small."""
+    """How many trials may run at once; UserError, with the arithmetic, for a cluster too small.
+
+    On a cluster that grows by itself (`autoscaling`), as many as asked for.
+    """
     check_workers_fit(config.runtime)
     wanted = search.concurrent or search.trials
+    if config.runtime.autoscaling:
+        return wanted
     fits = 0
     for number in range(1, wanted + 1):
         if workers_that_fit(config.runtime, number) >= number * config.runtime.workers:

@@ -6,6 +6,7 @@ python jobs/draw_scenes.py --output scenes --train 200 --val 40 --height 192 --w
 from dataclasses import dataclass
 from typing import Any
 
+from deeplab_ray import presets
 from deeplab_ray.cli import parse, run_job
 from deeplab_ray.datasets.scenes import draw
 from deeplab_ray.errors import UserError
@@ -29,7 +30,12 @@ class Args:
 
 
 def main() -> dict[str, Any]:
-    args = parse(Args, prog="draw_scenes.py", description="Draw street scenes in Cityscapes' layout.")
+    args = parse(
+        Args,
+        prog="draw_scenes.py",
+        description="Draw street scenes in Cityscapes' layout; then: jobs/prepare.py scenes, or cityscapes.\n\n"
+        f"Presets, for jobs/train.py:\n{presets.overview()}",
+    )
     counts = {"train": args.train, "val": args.val}
     if min(counts.values()) < 0 or not any(counts.values()):
         raise UserError(f"cannot draw {args.train} and {args.val} scenes: give --train and --val of 0 or more")

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from deeplab_ray import datasets
+from deeplab_ray import datasets, presets
 from deeplab_ray.cli import parse, run_job, start_ray
 
-DESCRIPTION = "Check a dataset's images and labels and write them as shards. Datasets:\n" + "\n".join(
-    f"  {name:<11} {datasets.get(name).title}" for name in datasets.names()
+DESCRIPTION = (
+    "Check a dataset's images and labels and write them as shards.\n\nDatasets:\n"
+    + "\n".join(f"  {name:<11} {datasets.get(name).title}" for name in datasets.names())
+    + f"\n\nPresets, which jobs/train.py then trains on them:\n{presets.overview()}"
 )
 
 

@@ -36,14 +36,17 @@ def main() -> dict[str, Any]:
     cli.start_ray()
     from deeplab_ray import evaluation
 
-    before, trials = evaluation.search_crf(args.checkpoint, args.data, args.split, args.images)
-    locate(args.output).write_bytes(to_json(trials[0].params).encode())
+    search = evaluation.search_crf(args.checkpoint, args.data, args.split, args.images)
+    print(evaluation.format_crf_search(search))
+    best = search.trials[0]
+    output = locate(args.output)
+    output.write_bytes(to_json(best.params).encode())
     return {
-        "images": args.images,
-        "miou": before,
-        "miou_crf": trials[0].miou,
-        "crf": dataclasses.asdict(trials[0].params),
-        "output": locate(args.output).uri,
+        "images": search.images,
+        "miou": search.before,
+        "miou_crf": best.miou,
+        "crf": dataclasses.asdict(best.params),
+        "output": output.uri,
     }
 
 

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from deeplab_ray import cli
+from deeplab_ray import cli, presets
 from deeplab_ray.embedded_s3 import EmbeddedS3
 from deeplab_ray.storage import locate
 
@@ -28,7 +28,8 @@ def main() -> dict[str, Any]:
         Args,
         prog="serve_s3.py",
         description="Serve a folder as S3 (SeaweedFS) on loopback until it is interrupted. Its keys are new at every "
-        "start: source the file `environment` in --data before other jobs.",
+        "start: source the file `environment` in --data before other jobs.\n\nPresets, for jobs/train.py:\n"
+        f"{presets.overview()}",
     )
     folder = Path(locate(args.data).path)
     folder.mkdir(parents=True, exist_ok=True)

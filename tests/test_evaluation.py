@@ -13,7 +13,7 @@ from deeplab_ray.config import ModelConfig
 from deeplab_ray.crf import DenseCRF
 from deeplab_ray.datasets import decode_image
 from deeplab_ray.errors import UserError
-from deeplab_ray.evaluation import evaluate, publish_report
+from deeplab_ray.evaluation import coarse_grid, evaluate, format_crf_search, publish_report, search_crf, spread
 from deeplab_ray.metrics import mean_iou
 from deeplab_ray.models import DeepLab, upsample_scores
 from deeplab_ray.shards import open_split
@@ -115,3 +115,32 @@ def test_a_checkpoint_for_other_classes_is_refused(
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="no checkpoint at"):
         evaluate(str(tmp_path / "nowhere"), prepared_scenes, "val")
+
+
+@pytest.mark.slow
+def test_a_search_of_crf_parameters_finds_what_a_plain_loop_finds(prepared_scenes: str, trained: str) -> None:
+    search = search_crf(trained, prepared_scenes, "val", images=3)
+    assert search.images == 3
+
+    split = open_split(prepared_scenes, "val")
+    model = DeepLab(CONFIG.model, 12).eval()
+    model.load_state_dict(torch.load(Path(trained) / "model.pt", weights_only=True))
+    grid = coarse_grid(CONFIG.crf)
+    totals = {params: np.zeros((12, 12), int) for params in grid}
+    for sample in map(split.read, [0, 1, 3]):
+        image, truth = decode_image(sample.image), split.dataset.decode_label(sample.label)
+        with torch.inference_mode():
+            probabilities = upsample_scores(model(torch.from_numpy(image.copy())[None]), *truth.shape).softmax(1)[0]
+        for params, total in totals.items():
+            total += count(truth, DenseCRF(params).refine(image, probabilities.numpy()).argmax(0), 12)
+    expected = {params: mean_iou(total) for params, total in totals.items()}
+    assert len(set(expected.values())) > 1, "all parameters do the same: the test shows nothing"
+    assert {trial.params: trial.miou for trial in search.trials} == pytest.approx(expected, abs=0.005)
+    scores = [trial.miou for trial in search.trials]
+    assert scores == sorted(scores, reverse=True)
+    assert f"{100 * scores[0]:.2f}" in format_crf_search(search).splitlines()[2]
+
+
+def test_images_of_a_search_are_spread_over_the_split() -> None:
+    assert spread(367, 3) == [0, 122, 244]
+    assert spread(5, 100) == [0, 1, 2, 3, 4]

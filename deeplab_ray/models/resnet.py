@@ -8,11 +8,25 @@ they are.
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision import ops
 
 
-class FrozenBatchNorm2d(ops.FrozenBatchNorm2d):
-    """torchvision's, but computed by the fused kernel, which keeps bfloat16 activations bfloat16."""
+class FrozenBatchNorm2d(nn.Module):
+    """Batch norm whose statistics, scale and shift are constants: buffers, named as batch norm's.
+
+    torchvision's module of this name is left alone: it turns bfloat16 activations into float32, and its import
+    takes every actor of an inference pool as long as torch's.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        for name, value in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
+            self.register_buffer(name, torch.full((channels,), value))
+        self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)

@@ -5,19 +5,12 @@ import urllib.error
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import nn
 
 from deeplab_ray.config import Backbone, ModelConfig
 from deeplab_ray.errors import UserError
 from deeplab_ray.models.deeplab import DeepLab
 from deeplab_ray.storage import locate
-
-_PUBLISHED: dict[Backbone, torchvision.models.WeightsEnum] = {
-    "vgg16": torchvision.models.VGG16_Weights.IMAGENET1K_V1,
-    "resnet18": torchvision.models.ResNet18_Weights.IMAGENET1K_V1,
-    "resnet101": torchvision.models.ResNet101_Weights.IMAGENET1K_V1,
-}
 
 # The image classifier on top of ImageNet nets, and the counters of batch norms, which ours are without.
 _NOT_OURS = ("classifier.", "fc.", "num_batches_tracked")
@@ -55,7 +48,10 @@ def read_state_dict(uri: str) -> dict[str, torch.Tensor]:
 
 
 def _download(backbone: Backbone) -> dict[str, torch.Tensor]:
-    published = _PUBLISHED[backbone]
+    # Late, because it takes as long as importing torch.
+    from torchvision.models import get_model_weights
+
+    published = get_model_weights(backbone)["IMAGENET1K_V1"]
     try:
         return dict(published.get_state_dict(progress=False, check_hash=True))
     except (urllib.error.URLError, OSError, RuntimeError):

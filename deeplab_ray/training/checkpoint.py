@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,11 @@ def read_meta(location: Location) -> CheckpointMeta:
         raise UserError(
             f"no checkpoint at {location}: give the folder of a checkpoint (ckpt_…) or of a training run"
         ) from None
-    config = from_json(json.dumps(fields["config"]), Config, f"{location}/{_META}")
+    except json.JSONDecodeError as error:
+        raise UserError(f"{location / _META} is no JSON ({error}): the checkpoint is broken, take another") from None
+    if missing := {field.name for field in dataclasses.fields(CheckpointMeta)} - set(fields):
+        raise UserError(f"{location / _META} has no {min(missing)!r}: the checkpoint is broken, take another")
+    config = from_json(json.dumps(fields["config"]), Config, str(location / _META))
     return CheckpointMeta(config, fields["iteration"], tuple(fields["classes"]), fields["history"])
 
 
@@ -92,4 +97,10 @@ def restore(location: Location, model: nn.Module, optimizer: optim.Optimizer) ->
 
 
 def _tensors(location: Location) -> dict[str, Tensor]:
-    return torch.load(io.BytesIO(location.read_bytes()), map_location="cpu", weights_only=True)
+    try:
+        return torch.load(io.BytesIO(location.read_bytes()), map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{location} is missing: the checkpoint is incomplete, take another") from None
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{location} cannot be read ({reason}): the checkpoint is broken, take another") from None

@@ -26,6 +26,7 @@ def build_optimizer(model: nn.Module, solver: SolverConfig) -> optim.SGD:
         ],
         lr=solver.learning_rate,
         momentum=solver.momentum,
+        fused=True,
     )
 
 

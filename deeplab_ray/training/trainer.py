@@ -177,7 +177,12 @@ def _train_worker(loop_config: dict[str, Any]) -> None:
         start, history = meta.iteration, meta.history
     # Dropout differs between workers, and between a start and a restart.
     torch.manual_seed(hash((runtime.seed, rank, start)) % 2**63)
-    ddp = ray.train.torch.prepare_model(model, move_to_device=False)
+    ddp = ray.train.torch.prepare_model(
+        model,
+        move_to_device=False,
+        # All buffers are constants: there is nothing to broadcast.
+        parallel_strategy_kwargs={"broadcast_buffers": False, "gradient_as_bucket_view": True},
+    )
     ddp.train()
     progress = _Progress(job, start, history) if rank == 0 else None
     batches = _batches(start, config, device)

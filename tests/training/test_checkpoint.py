@@ -97,3 +97,21 @@ def test_places_without_checkpoint_are_refused(tmp_path: Path) -> None:
             checkpoint.find(str(path))
         with pytest.raises(UserError, match=r"no checkpoint at .*: give the folder of a checkpoint"):
             checkpoint.read_meta(locate(path))
+
+
+def test_a_checkpoint_that_lost_a_part_is_refused_with_its_name(tmp_path: Path) -> None:
+    model = network(0)
+    checkpoint.save(tmp_path, model, build_optimizer(model, CONFIG.solver), meta(1))
+    weights, told = tmp_path / "model.pt", tmp_path / "checkpoint.json"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"model\.pt cannot be read .*: the checkpoint is broken"):
+        checkpoint.load_model(locate(tmp_path))
+    weights.unlink()
+    with pytest.raises(UserError, match=r"model\.pt is missing: the checkpoint is incomplete"):
+        checkpoint.load_model(locate(tmp_path))
+    fields = json.loads(told.read_text())
+    del fields["classes"]
+    for text, message in ((json.dumps(fields), r"has no 'classes'"), (told.read_text()[:50], r"is no JSON")):
+        told.write_text(text)
+        with pytest.raises(UserError, match=rf"checkpoint\.json {message}.*: the checkpoint is broken"):
+            checkpoint.read_meta(locate(tmp_path))

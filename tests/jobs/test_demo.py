@@ -1,0 +1,92 @@
+"""The demo: it ends by itself with a report, and leaves nothing behind when it is interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+JOB = Path(__file__).parents[2] / "jobs" / "demo.py"
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """The demo in a process group of its own, as a shell starts it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RAY_"))}
+    return subprocess.Popen(
+        [sys.executable, "-u", str(JOB), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env=environment,
+    )
+
+
+def descendants(pid: int) -> set[int]:
+    """Process ids below `pid`, from /proc."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text()
+        except OSError:
+            continue
+        parents[int(stat.parent.name)] = int(text.rsplit(")", 1)[1].split()[1])
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
+
+
+def running(pids: set[int]) -> set[int]:
+    def is_running(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        except OSError:
+            return False
+
+    return {pid for pid in pids if is_running(pid)}
+
+
+def test_a_short_demo_ends_with_a_report(tmp_path: Path) -> None:
+    demo = start("--output", str(tmp_path / "report"), "--iterations", "4")
+    output = demo.communicate(timeout=300)[0]
+    assert demo.returncode == 0, output
+    last = output.splitlines()[-1]
+    assert last.startswith("RESULT "), output
+    result = json.loads(last.removeprefix("RESULT "))
+    assert (result["images"], result["workers"]) == (40, 2)
+    assert 0 <= result["miou"] <= 1
+    assert 0 <= result["miou_crf"] <= 1
+    assert Path(result["report"]) == tmp_path / "report" / "report.html"
+    page = Path(result["report"]).read_text()
+    assert f"{100 * result['miou']:.1f}" in page
+    assert f"open {result['report']}" in output
+
+
+@pytest.mark.parametrize("moment", ["drawing street scenes", "training scenes-resnet18-largefov"])
+def test_an_interrupted_demo_leaves_no_process_and_no_folder_behind(tmp_path: Path, moment: str) -> None:
+    demo = start("--output", str(tmp_path / "report"))
+    assert demo.stdout is not None
+    lines = []
+    for line in demo.stdout:
+        lines.append(line)
+        if moment in line:
+            break
+    time.sleep(5)
+    below = descendants(demo.pid)
+    assert len(below) > 1, "".join(lines)
+    os.killpg(demo.pid, signal.SIGINT)
+    rest = demo.communicate(timeout=60)[0]
+    assert demo.returncode == 130, "".join(lines) + rest
+    assert rest.splitlines()[-1] == "error: interrupted"
+    deadline = time.monotonic() + 20
+    while (left := running(below)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not left
+    assert not (tmp_path / "report").exists()
