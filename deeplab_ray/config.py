@@ -5,20 +5,42 @@ A `Config` is the whole of a training run. It is saved beside every result (`to_
 nowhere else.
 """
 
-import dataclasses
-import json
 import math
-import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
+from deeplab_ray.config_json import from_json, load, to_json
 from deeplab_ray.errors import UserError
-from deeplab_ray.storage import locate
 
-T = TypeVar("T")
+__all__ = [
+    "AugmentConfig",
+    "Backbone",
+    "CRFParams",
+    "Config",
+    "Head",
+    "ModelConfig",
+    "RuntimeConfig",
+    "SearchConfig",
+    "SolverConfig",
+    "TestConfig",
+    "from_json",
+    "load",
+    "to_json",
+]
 
 Backbone = Literal["vgg16", "resnet18", "resnet101"]
-Head = Literal["largefov", "aspp-s", "aspp-l"]
+Head = Literal["plain", "largefov", "k7r4", "k4r4", "k4r8", "aspp-s", "aspp-l", "fcn32s", "fcn16s", "fcn8s"]
+FCN_HEADS: tuple[Head, ...] = ("fcn32s", "fcn16s", "fcn8s")
+_VGG_HEADS: tuple[Head, ...] = ("largefov", "k7r4", "k4r4", "k4r8", "aspp-s", "aspp-l", *FCN_HEADS)
+_RESNET_HEADS: tuple[Head, ...] = ("plain", "largefov", "aspp-s", "aspp-l")
+HEADS: dict[Backbone, tuple[Head, ...]] = {
+    "vgg16": _VGG_HEADS,
+    "resnet18": _RESNET_HEADS,
+    "resnet101": _RESNET_HEADS,
+}
+"""Which heads go on which trunk."""
+NAMED_WEIGHTS = ("torchvision", "torchvision-features", "random", "coco", "fcn32s", "fcn16s")
+"""Weights that are no path; see `ModelConfig.weights`."""
 
 
 def _require(condition: bool, sentence: str) -> None:
@@ -35,12 +57,31 @@ class ModelConfig:
     backbone: Backbone = "resnet101"
     """Trunk, at output stride 8."""
     head: Head = "aspp-l"
-    """largefov: one 3×3 branch at rate 12; aspp-s: rates 2, 4, 8, 12; aspp-l: rates 6, 12, 18, 24."""
+    """plain: a 1×1 classifier; largefov: 3×3 at rate 12; k7r4, k4r4, k4r8: the LargeFOV variants of that kernel and
+    rate; aspp-s: rates 2, 4, 8, 12; aspp-l: rates 6, 12, 18, 24; fcn32s, fcn16s, fcn8s: those networks."""
     weights: str = "torchvision"
-    """Trunk's start: "torchvision" (downloaded), "random", or a path or s3:// URI of a state dict (.pth)."""
-    input: Literal["auto", "caffe", "torchvision"] = "auto"
-    """What the weights saw: caffe: RGB 0..255 minus the mean; torchvision: divided by a standard deviation,
-    too; auto: caffe for a VGG-16 from a file, else torchvision."""
+    """Start: "torchvision" (ImageNet, downloaded), "torchvision-features" (the same for VGG-16 as Caffe trained it),
+    "random", or a path or s3:// URI of a .pth state dict, a .caffemodel, or a checkpoint; "coco", "fcn32s" and
+    "fcn16s" stand for the network that a preset starts from, which has to be named."""
+    input: Literal["auto", "caffe", "torchvision", "torchvision-features"] = "auto"
+    """What the weights saw: caffe: RGB 0..255 minus the mean; torchvision: divided by a standard deviation, too;
+    torchvision-features: caffe's with the mean rounded; auto: as the weights say."""
+    strides: Literal["auto", "caffe", "torchvision"] = "auto"
+    """ResNet's blocks: caffe: stride in the first 1×1, one dilation throughout res4 and res5; torchvision: stride in
+    the 3×3, whose first in res4 and res5 keeps the dilation before; auto: as the weights say."""
+    msc: bool = False
+    """Maximum over the scores of the image at ×1, ×0.75 and ×0.5, with a loss each and one on the maximum."""
+    alignment: Literal["auto", "corners", "centres"] = "auto"
+    """What resampling aligns: the paper's corners, or pixel centres on unpadded images, as deeplab-pytorch's; auto:
+    as the weights say."""
+
+    def __post_init__(self) -> None:
+        fitting = ", ".join(HEADS[self.backbone])
+        _require(self.head in HEADS[self.backbone], f"no head {self.head} on {self.backbone}: it takes {fitting}")
+        _require(
+            not (self.head in FCN_HEADS and (self.msc or self.alignment == "centres")),
+            f"{self.head} has its own geometry: leave out --msc and --alignment",
+        )
 
 
 @dataclass(frozen=True)
@@ -70,14 +111,14 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class SolverConfig:
-    """SGD with momentum under the poly or the step policy, applied at every iteration."""
+    """SGD with momentum under the poly, the step or the fixed policy, applied at every iteration."""
 
     learning_rate: float = 2.5e-4
     """Base learning rate of the weights; biases take twice of it."""
     classifier_factor: float = 10.0
     """How many times faster the classifier learns: it starts at random, on a trunk that is pretrained."""
-    policy: Literal["poly", "step"] = "poly"
-    """poly: rate × (1 − i/iterations)^power; step: rate × step_factor every step_every iterations."""
+    policy: Literal["poly", "step", "fixed"] = "poly"
+    """poly: rate × (1 − i/iterations)^power; step: rate × step_factor every step_every iterations; fixed: rate."""
     power: float = 0.9
     """Exponent of the poly policy."""
     step_every: int = 2000
@@ -94,6 +135,8 @@ class SolverConfig:
     """Momentum of SGD."""
     weight_decay: float = 5e-4
     """L2 penalty of the weights; biases that the recipe exempts have none."""
+    normalise: bool = True
+    """Divide the loss by the number of labelled pixels; FCN's is their sum."""
 
     def __post_init__(self) -> None:
         _require(
@@ -151,6 +194,8 @@ class RuntimeConfig:
     """Logical CPUs that a worker takes; what is left feeds it, at least 1 CPU must be."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of forward and backward (autocast); weights and updates stay float32."""
+    compile: bool = False
+    """Compile the training step's network with torch.compile (minutes at the start, faster on a GPU after)."""
     seed: int = 0
     """Seed of initialisation, sample order and augmentation."""
     log_every: int = 20
@@ -181,14 +226,47 @@ class RuntimeConfig:
 
 
 @dataclass(frozen=True)
+class TestConfig:
+    """How images are scored in validation, evaluation and prediction."""
+
+    # pytest takes every Test… for a class of tests.
+    __test__ = False
+
+    test_scales: tuple[float, ...] = (1.0,)
+    """Factors at which an image is scored; the scores are averaged."""
+    test_mirror: bool = False
+    """Average with the scores of the mirrored image, too."""
+    tile: int = 0
+    """Side in pixels, ≡ 1 (mod 8), of the tiles that larger images are scored in; 0: whole images."""
+    tile_overlap: int = 128
+    """Pixels that neighbouring tiles share at least; their scores are blended there."""
+
+    def __post_init__(self) -> None:
+        _require(
+            len(self.test_scales) > 0 and all(0 < scale <= 8 for scale in self.test_scales),
+            f"test_scales {self.test_scales} must be at least one factor in (0, 8]",
+        )
+        if self.tile:
+            _require(
+                self.tile >= 17 and self.tile % 8 == 1,
+                f"tile {self.tile} does not fit the stride-8 grid: take a size ≡ 1 (mod 8), such as 513",
+            )
+            _require(
+                0 <= self.tile_overlap <= self.tile - 16,
+                f"tile_overlap {self.tile_overlap} must lie in 0..{self.tile - 16} for tiles of {self.tile}",
+            )
+
+
+@dataclass(frozen=True)
 class Config:
-    """One training run: network, augmentation, solver, CRF and runtime."""
+    """One training run: network, augmentation, solver, CRF, runtime, and how it is tested."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)
     crf: CRFParams = field(default_factory=CRFParams)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    test: TestConfig = field(default_factory=TestConfig)
 
     def __post_init__(self) -> None:
         parts = self.runtime.workers * self.solver.accumulation
@@ -242,66 +320,3 @@ class SearchConfig:
         )
         _require(self.reports >= 1, f"reports {self.reports} must be at least 1")
         _require(self.concurrent >= 0, f"concurrent {self.concurrent} must not be negative; 0 fills the cluster")
-
-
-def to_json(config: Any) -> str:
-    """A config dataclass as indented JSON."""
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
-
-
-def from_json(text: str, kind: type[T], where: str = "config") -> T:
-    """Build the dataclass `kind` from JSON text; keys that are left out keep their defaults.
-
-    Raises UserError for text that is not JSON, for unknown keys, for values of a wrong type and for what the
-    dataclass itself refuses.
-    """
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where} is not JSON ({error}): give the config.json or best.json of a run") from None
-    return _build(kind, value, where)
-
-
-def load(uri: str, kind: type[T]) -> T:
-    """The dataclass `kind` from a JSON file at a path or s3:// URI; UserError where there is none or it is wrong."""
-    try:
-        text = locate(uri).read_bytes().decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"no {kind.__name__} can be read at {uri} ({type(error).__name__}): give a JSON file that a job wrote"
-        ) from None
-    return from_json(text, kind, uri)
-
-
-def _build(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: expected an object with the fields of {kind.__name__}, found {value!r}")
-    hints = typing.get_type_hints(kind)
-    unknown = sorted(set(value) - set(hints))
-    if unknown:
-        raise UserError(f"{where}: unknown field {unknown[0]!r}; {kind.__name__} has {', '.join(hints)}")
-    arguments = {}
-    for name, item in value.items():
-        if dataclasses.is_dataclass(hints[name]):
-            item = _build(hints[name], item, f"{where}.{name}")
-        elif not _fits(item, hints[name]):
-            raise UserError(f"{where}.{name}: {item!r} is not of type {_describe(hints[name])}")
-        arguments[name] = item
-    return kind(**arguments)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    options = typing.get_args(hint)
-    if typing.get_origin(hint) is Literal:
-        return value in options
-    if options:
-        return any(_fits(value, option) for option in options)
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
-
-
-def _describe(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

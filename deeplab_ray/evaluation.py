@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deeplab_ray import inference
-from deeplab_ray.config import CRFParams, to_json
+from deeplab_ray.config import CRFParams, TestConfig, to_json
 from deeplab_ray.datasets.base import Dataset, decode_image
 from deeplab_ray.errors import UserError
 from deeplab_ray.metrics import mean_iou
@@ -74,19 +74,23 @@ def evaluate(
     split_name: str,
     crf: CRFParams | str | None = "checkpoint",
     precision: str = "",
+    test: TestConfig | None = None,
 ) -> Evaluation:
     """Score, refine and count every image of the split exactly once. Ray must be initialised.
 
     crf: parameters, None to leave the CRF out, or "checkpoint" for those of the checkpoint's config. precision:
-    "float32" or "bfloat16"; empty: as the checkpoint was trained. Raises UserError for a checkpoint of other
+    "float32" or "bfloat16"; empty: as the checkpoint was trained. test: scales, mirroring and tiles; None for those
+    of the checkpoint's config. Raises UserError for a checkpoint of other
     classes than the data's.
     """
     started = time.monotonic()
     split, place, meta = open_checked(checkpoint_uri, data, split_name)
+    test = test or meta.config.test
+    meta = replace(meta, config=replace(meta.config, test=test))
     params = meta.config.crf if isinstance(crf, str) else crf
     pools = inference.plan_pools(len(split))
     rows = inference.score(
-        inference.read(split, range(len(split))), place, precision or meta.config.runtime.precision, pools
+        inference.read(split, range(len(split))), place, precision or meta.config.runtime.precision, pools, test
     )
     rows = inference.measure(rows, split.dataset, params, pools)
 

@@ -21,12 +21,13 @@ from PIL import Image
 from ray.data import ActorPoolStrategy
 
 from deeplab_ray.capacity import CPUS_FOR_DATA
-from deeplab_ray.config import CRFParams
+from deeplab_ray.config import CRFParams, TestConfig
 from deeplab_ray.crf import DenseCRF
 from deeplab_ray.datasets.base import Dataset, decode_image
 from deeplab_ray.errors import UserError
 from deeplab_ray.metrics import confusion_matrix
-from deeplab_ray.models import DeepLab, upsample_scores
+from deeplab_ray.models import DeepLab, score_images, upsample_scores
+from deeplab_ray.models.geometry import Alignment
 from deeplab_ray.shards import Split
 from deeplab_ray.storage import Location
 from deeplab_ray.training import checkpoint
@@ -84,11 +85,16 @@ def read(split: Split, indices: Sequence[int]) -> ray.data.Dataset:
     )
 
 
-def score(rows: ray.data.Dataset, place: Location, precision: str, pools: Pools) -> ray.data.Dataset:
-    """Add "scores" to each row: float16 bytes of C×h×w at output stride, by the network of the checkpoint `place`."""
+def score(
+    rows: ray.data.Dataset, place: Location, precision: str, pools: Pools, test: TestConfig | None = None
+) -> ray.data.Dataset:
+    """Add "scores" to each row: float16 bytes of C×h×w at output stride, by the network of the checkpoint `place`.
+
+    `test` None scores images as the checkpoint's config says.
+    """
     return rows.map(
         Predictor,  # type: ignore[arg-type]
-        fn_constructor_args=(place, precision),
+        fn_constructor_args=(place, precision, test),
         compute=ActorPoolStrategy(size=pools.predictors),
         num_cpus=pools.predictor_cpus,
         num_gpus=pools.predictor_gpus or None,
@@ -123,25 +129,30 @@ def try_crfs(
 class Predictor:
     """An actor with the network: encoded image → scores."""
 
-    def __init__(self, place: Location, precision: str) -> None:
+    def __init__(self, place: Location, precision: str, test: TestConfig | None = None) -> None:
         self.precision = precision
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model, _ = checkpoint.load_model(place)
+        model, meta = checkpoint.load_model(place)
+        self.test = test or meta.config.test
         self.model = model.to(self.device)
         if self.device.type == "cpu":
             # Ray sets one thread for a fraction of a CPU; the CRF actors are idle until scores arrive.
             torch.set_num_threads(os.cpu_count() or 1)
 
     def __call__(self, row: Row) -> Row:
-        scores = predict(self.model, decode_image(row["image"]), self.device, self.precision)
+        image = decode_image(row["image"])
+        scores, alignment = predict(self.model, image, self.device, self.precision, self.test)
         half = scores.to(torch.float16).cpu().numpy()
-        return row | {"scores": half.tobytes(), "scores_shape": list(half.shape)}
+        return row | {"scores": half.tobytes(), "scores_shape": list(half.shape), "alignment": alignment}
 
 
-def predict(model: DeepLab, image: NDArray[np.uint8], device: torch.device, precision: str) -> torch.Tensor:
-    """uint8 RGB H×W×3 → scores float32 C×h×w at output stride."""
+def predict(
+    model: DeepLab, image: NDArray[np.uint8], device: torch.device, precision: str, test: TestConfig
+) -> tuple[torch.Tensor, Alignment]:
+    """uint8 RGB H×W×3 → scores float32 C×h×w at output stride, and where they lie (see `upsample_scores`)."""
     with torch.inference_mode(), autocast(device, precision):
-        return model(torch.from_numpy(image.copy())[None].to(device))[0].float()
+        scores, alignment = score_images(model, torch.from_numpy(image.copy())[None].to(device), test)
+    return scores[0].float(), alignment
 
 
 class Measurer:
@@ -194,7 +205,7 @@ class CRFTester:
 def full_size_probabilities(row: Row, height: int, width: int) -> NDArray[np.float32]:
     """A scored row → softmax probabilities float32 C×H×W: upsample the scores, then normalise."""
     half = np.frombuffer(row["scores"], np.float16).reshape([int(n) for n in row["scores_shape"]])
-    scores = upsample_scores(torch.from_numpy(half.astype(np.float32))[None], height, width)
+    scores = upsample_scores(torch.from_numpy(half.astype(np.float32))[None], height, width, row["alignment"])
     return scores.softmax(dim=1)[0].numpy()
 
 

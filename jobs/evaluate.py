@@ -9,7 +9,7 @@ import dataclasses
 from typing import Any, Literal
 
 from deeplab_ray import cli, presets
-from deeplab_ray.config import CRFParams, load
+from deeplab_ray.config import CRFParams, TestConfig, load
 from deeplab_ray.storage import check_access, locate
 
 
@@ -28,12 +28,37 @@ class Args:
     checkpoint's config."""
     precision: Literal["", "float32", "bfloat16"] = ""
     """Arithmetic of the network; empty: as it was trained."""
+    test_scales: tuple[float, ...] = ()
+    """Factors at which each image is scored, such as 0.5 0.75 1; the scores are averaged. Empty: as the checkpoint's
+    config says."""
+    test_mirror: bool = False
+    """Average with the scores of the mirrored image, too."""
+    tile: int = 0
+    """Side in pixels, ≡ 1 (mod 8), of the tiles that larger images are scored in. 0: as the checkpoint's config has
+    it."""
+    tile_overlap: int = 128
+    """Pixels that neighbouring tiles share at least."""
 
 
 def _crf(choice: str) -> CRFParams | str | None:
     if choice in ("", "none"):
         return None if choice else "checkpoint"
     return load(choice, CRFParams)
+
+
+def _test(args: Args) -> TestConfig | None:
+    """The checkpoint's options with those of the command line in their place; None where it names none."""
+    if not (args.test_scales or args.test_mirror or args.tile):
+        return None
+    from deeplab_ray.training import checkpoint
+
+    own = checkpoint.read_meta(checkpoint.find(args.checkpoint)).config.test
+    return TestConfig(
+        args.test_scales or own.test_scales,
+        args.test_mirror or own.test_mirror,
+        args.tile or own.tile,
+        args.tile_overlap if args.tile else own.tile_overlap,
+    )
 
 
 def main() -> dict[str, Any]:
@@ -44,12 +69,13 @@ def main() -> dict[str, Any]:
         f"Presets that a checkpoint may come from:\n{presets.overview()}",
     )
     crf = _crf(args.crf)
-    check_access(locate(args.output))
+    check_access(locate(args.output), locate(args.checkpoint))
+    test = _test(args)
     cli.start_ray()
     from deeplab_ray import evaluation
     from deeplab_ray.report import format_table
 
-    result = evaluation.evaluate(args.checkpoint, args.data, args.split, crf, args.precision)
+    result = evaluation.evaluate(args.checkpoint, args.data, args.split, crf, args.precision, test)
     output = args.output or f"{locate(result.checkpoint).parent}/evaluation-{args.split}"
     report = evaluation.publish_report(result, output)
     print(format_table(result.dataset.classes, result.confusion, result.confusion_crf))

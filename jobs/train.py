@@ -35,9 +35,14 @@ class Args:
     """Split to train on."""
     validation_split: str = "val"
     """Split to validate on."""
+    list: bool = False
+    """Print all presets with the paper's figures, table by table, and end; needs no other argument."""
 
 
 def main() -> dict[str, Any]:
+    if "--list" in sys.argv[1:]:
+        print(presets.format_tables())
+        return {"presets": len(presets.names())}
     preset, config, argv = presets.from_arguments(sys.argv[1:])
     args = cli.parse(
         Args,

@@ -16,6 +16,7 @@ from deeplab_ray.config import (
     RuntimeConfig,
     SearchConfig,
     SolverConfig,
+    TestConfig,
     from_json,
     to_json,
 )
@@ -46,6 +47,9 @@ NONSENSE: list[tuple[Callable[[], Any], str]] = [
     (lambda: RuntimeConfig(gpus_per_worker=-1), "0 trains on CPU"),
     (lambda: RuntimeConfig(cpus_per_worker=0), "cpus_per_worker 0 must be above 0"),
     (lambda: RuntimeConfig(checkpoint_every=0), "checkpoint_every 0 must be at least 1"),
+    (lambda: TestConfig(test_scales=()), "at least one factor"),
+    (lambda: TestConfig(tile=512), r"≡ 1 \(mod 8\)"),
+    (lambda: TestConfig(tile=129, tile_overlap=128), r"must lie in 0\.\.113"),
     (lambda: SearchConfig(trials=0), "trials 0 must be at least 1"),
     (lambda: SearchConfig(learning_rate_min=1e-2, learning_rate_max=1e-3), "need 0 < min < max"),
     (lambda: SearchConfig(batches=()), "at least one batch"),
@@ -100,6 +104,7 @@ def test_fields_left_out_keep_their_defaults() -> None:
     assert from_json("{}", Config) == Config()
     assert from_json('{"solver": {"batch": 4}}', Config).solver == SolverConfig(batch=4)
     assert from_json('{"w1": 5}', CRFParams) == CRFParams(w1=5)
+    assert from_json('{"test_scales": [0.5, 1]}', TestConfig) == TestConfig((0.5, 1.0))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +113,7 @@ def test_fields_left_out_keep_their_defaults() -> None:
         ("not json", r"^here is not JSON .*: give the config.json or best.json of a run"),
         ("", "^here is not JSON"),
         ("[]", r"^here: expected an object with the fields of Config, found \[\]"),
-        ('{"solvr": {}}', "^here: unknown field 'solvr'; Config has model, augment, solver, crf, runtime"),
+        ('{"solvr": {}}', "^here: unknown field 'solvr'; Config has model, augment, solver, crf, runtime, test"),
         ('{"solver": {"lr": 1}}', r"^here\.solver: unknown field 'lr'; SolverConfig has learning_rate"),
         ('{"solver": 3}', r"^here\.solver: expected an object with the fields of SolverConfig, found 3"),
         ('{"solver": {"batch": "4"}}', r"^here\.solver\.batch: '4' is not of type int"),
@@ -132,31 +137,90 @@ def test_none_is_taken_where_it_is_allowed() -> None:
     assert from_json('{"gpus_per_worker": 0.5}', RuntimeConfig).gpus_per_worker == 0.5
 
 
-# Mean IoU before and after the CRF: tables 3 and 9 of the paper, read off again.
+# Mean IoU before and after the CRF: the tables of the paper, read off again.
 PAPER = {
+    "voc12-vgg16-k7r4": (64.38, 67.64),
+    "voc12-vgg16-k4r4": (59.80, 63.74),
+    "voc12-vgg16-k4r8": (63.41, 67.14),
+    "voc12-vgg16-largefov-step-b30-6k": (62.25, 67.64),
+    "voc12-vgg16-largefov-poly-b30-6k": (63.42, None),
+    "voc12-vgg16-largefov-poly-b30-10k": (64.90, None),
+    "voc12-vgg16-largefov-poly-b10-10k": (64.71, None),
+    "voc12-vgg16-largefov-poly-b10-20k": (65.88, None),
     "voc12-vgg16-largefov": (65.76, 69.84),
     "voc12-vgg16-aspp-s": (66.98, 69.73),
     "voc12-vgg16-aspp-l": (68.96, 71.57),
+    "voc12-resnet101": (68.72, None),
+    "voc12-resnet101-msc": (71.27, None),
+    "voc12-resnet101-msc-coco": (73.28, None),
+    "voc12-resnet101-msc-coco-aug": (74.87, None),
+    "voc12-resnet101-largefov-msc-coco-aug": (75.54, None),
+    "voc12-resnet101-aspp-msc-coco-aug": (76.35, 77.69),
+    "context-vgg16-largefov": (37.6, 39.6),
+    "context-resnet101": (39.6, None),
+    "context-resnet101-msc-aug": (41.4, None),
+    "context-resnet101-msc-coco-aug": (42.9, None),
+    "context-resnet101-largefov-msc-coco-aug": (43.5, None),
+    "context-resnet101-aspp-msc-coco-aug": (44.7, 45.7),
+    "personpart-resnet101": (58.90, None),
+    "personpart-resnet101-msc-aug": (63.10, None),
+    "personpart-resnet101-msc-coco-aug": (64.40, 64.94),
+    "personpart-resnet101-largefov-msc-coco-aug": (62.18, None),
+    "personpart-resnet101-aspp-msc-coco-aug": (62.76, None),
     "cityscapes-vgg16-largefov": (62.97, 64.18),
     "cityscapes-vgg16-largefov-full": (64.89, 65.94),
     "cityscapes-resnet101-full": (66.6, None),
     "cityscapes-resnet101-largefov-full": (69.2, None),
     "cityscapes-resnet101-aspp-full": (70.4, None),
     "cityscapes-resnet101-aspp-full-aug": (71.0, 71.4),
+    "voc11-fcn32s": (63.6, None),
+    "voc11-fcn16s": (65.0, None),
+    "voc11-fcn8s": (65.5, None),
 }
 
 
+def test_every_row_of_the_paper_has_its_preset() -> None:
+    assert {n for n in presets.names() if presets.get(n).published != (None, None)} == set(PAPER)
+
+
 @pytest.mark.parametrize("name", presets.names())
-def test_published_figures_are_the_papers(name: str) -> None:
+def test_published_figures_and_settings_are_the_papers(name: str) -> None:
     preset = presets.get(name)
     assert preset.published == PAPER.get(name, (None, None))
-    dataset, backbone, head = name.split("-")[:3]
-    model = preset.config.model
-    assert (model.dataset, model.backbone) == (dataset, backbone)
-    assert model.head.startswith(head)
-    augment = preset.config.augment
-    if dataset in ("voc12", "cityscapes"):
-        assert (augment.scale_min, augment.scale_max) == ((0.5, 1.5) if name.endswith("aug") else (1.0, 1.0))
+    model, augment, solver = preset.config.model, preset.config.augment, preset.config.solver
+    words = name.split("-")
+    assert model.dataset == words[0]
+    assert model.backbone == ("vgg16" if "fcn" in name else words[1])
+    assert model.msc == ("msc" in words)
+    assert (model.weights == "coco") == ("coco" in words[1:])
+    heads = {"largefov": "largefov", "k7r4": "k7r4", "k4r4": "k4r4", "k4r8": "k4r8", "fcn8s": "fcn8s"}
+    heads |= {"fcn16s": "fcn16s", "fcn32s": "fcn32s", "aspp": "aspp-s" if "s" in words else "aspp-l"}
+    assert model.head == next((head for word, head in heads.items() if word in words), "plain")
+    if words[0] in ("scenes", "camvid"):
+        return
+    scales = (0.5, 1.5) if "aug" in words else (1.0, 1.0)
+    if words[0] == "cityscapes" and "full" not in words:
+        scales = (0.5, 0.5)
+    assert (augment.scale_min, augment.scale_max) == scales
+    if "fcn" in name:
+        assert (solver.batch, solver.momentum, solver.iterations, solver.policy) == (1, 0.99, 100_000, "fixed")
+        assert solver.learning_rate == {"fcn32s": 1e-10, "fcn16s": 1e-12, "fcn8s": 1e-14}[words[1]]
+        assert not solver.normalise
+        return
+    assert solver.learning_rate == (1e-3 if model.backbone == "vgg16" else 2.5e-4)
+    kernels = {"k7r4", "k4r4", "k4r8"} & set(words)
+    policy = "step" if kernels or "step" in words else "poly"
+    batch = 30 if kernels or "b30" in words else 10
+    thousands = 6 if kernels else next((n for n in (6, 10) if f"{n}k" in words), 20)
+    assert (solver.policy, solver.batch, solver.iterations) == (policy, batch, 1000 * thousands)
+
+
+def test_tables_name_every_preset_with_its_figures() -> None:
+    lines = presets.format_tables().splitlines()
+    assert {line.split()[0] for line in lines if line.startswith("  ")} == {"preset", *presets.names()}
+    row = next(line for line in lines if "voc12-resnet101-aspp-msc-coco-aug" in line)
+    assert all(word in row for word in ("MSC", "COCO", "Aug", "76.35", "77.69"))
+    assert len([line for line in lines if "largefov-step-b30-6k" in line]) == 2  # in the table of kernels, too
 
 
 def test_overview_has_a_line_for_each_preset_with_its_figures() -> None:

@@ -1,8 +1,9 @@
-"""The networks: trunks at output stride 8, the heads of the paper, and their weights."""
+"""The networks: trunks, the heads of the paper and FCN's, multi-scale inputs, and their weights."""
 
 from deeplab_ray.models.deeplab import DeepLab
 from deeplab_ray.models.geometry import STRIDE, grid_size, labels_at_stride, pad_to_grid, upsample_scores
 from deeplab_ray.models.resnet import calibrate_frozen_norms
+from deeplab_ray.models.testtime import score_images
 from deeplab_ray.models.weights import build
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "grid_size",
     "labels_at_stride",
     "pad_to_grid",
+    "score_images",
     "upsample_scores",
 ]

@@ -1,32 +1,33 @@
 """A whole network: input convention, trunk and head."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from deeplab_ray.config import Backbone, ModelConfig
-from deeplab_ray.models.geometry import normalise, pad_to_grid
+from deeplab_ray.config import FCN_HEADS, ModelConfig
+from deeplab_ray.models.fcn import FCNHead
+from deeplab_ray.models.geometry import STRIDE, Alignment, grid_size, normalise, pad_to_grid, upsample_scores
 from deeplab_ray.models.heads import ResNetHead, VGGHead
+from deeplab_ray.models.multiscale import GRID, MSCScores, multiscale
 from deeplab_ray.models.resnet import resnet18, resnet101
-from deeplab_ray.models.vgg import VGG16Trunk
+from deeplab_ray.models.vgg import FCNTrunk, VGG16Trunk
 
-_TRUNKS: dict[Backbone, Callable[[], nn.Module]] = {
-    "vgg16": VGG16Trunk,
-    "resnet18": resnet18,
-    "resnet101": resnet101,
-}
-
-# RGB mean and divisor in 0..255 units, of the ImageNet training sets of Caffe and of torchvision.
-_INPUT = {
+# RGB mean and divisor in 0..255 units, of the training sets of Caffe's and of torchvision's ImageNet nets.
+INPUT = {
     "caffe": ((122.675, 116.669, 104.008), (1.0, 1.0, 1.0)),
     "torchvision": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    "torchvision-features": ((122.99925, 116.9991, 103.9992), (1.0, 1.0, 1.0)),
 }
 
 
 class DeepLab(nn.Module):
-    """uint8 RGB images N×H×W×3 of any size → scores N×C×h×w at output stride 8, float.
+    """RGB images N×H×W×3 of any size, uint8 or float 0..255 → scores N×C×h×w, float.
 
+    Scores lie on the grid at output stride 8; those of FCN and of `alignment` centres lie where `alignment` says.
+    In training the result is what the losses are computed on: MSC's four scores, and FCN's at full size.
     The mean and the divisor of the input are part of the state dict, so that a checkpoint carries the
     convention of the weights it started from.
     """
@@ -36,26 +37,66 @@ class DeepLab(nn.Module):
 
     def __init__(self, config: ModelConfig, classes: int) -> None:
         super().__init__()
-        mean, scale = _INPUT[_convention(config)]
+        self.config = config = resolve(config)
+        mean, scale = INPUT[config.input]
+        self.alignment = cast(Alignment, config.head if config.head in FCN_HEADS else config.alignment)
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("scale", torch.tensor(scale))
         self.classes = classes
-        self.trunk = _TRUNKS[config.backbone]()
-        head = VGGHead if config.backbone == "vgg16" else ResNetHead
+        self.trunk = _trunk(config)
+        head: Callable[..., nn.Module] = ResNetHead if config.backbone != "vgg16" else VGGHead
+        head = FCNHead if config.head in FCN_HEADS else head
         self.head = head(int(self.trunk.channels), classes, config.head)  # type: ignore[arg-type]
         # The faster layout for convolutions, on CPUs too.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.trunk(self.prepare(images)))
+    def forward(self, images: Tensor) -> Tensor | MSCScores:
+        prepared = self.prepare(images)
+        height, width = images.shape[1:3]
+        if self.config.msc:
+            scores = multiscale(self._single, prepared, self.alignment == "corners")
+            if self.alignment == "corners":
+                h, w = grid_size(height), grid_size(width)
+                # Cells of the part that was padded from ≡ 1 (mod 8) to ≡ 1 (mod 32).
+                cut = [part[..., :h, :w] for part in scores[:3]]
+                scores = MSCScores(*cut, scores.half[..., : (h + 1) // 2, : (w + 1) // 2])
+            return scores if self.training else scores.fused
+        scores = self._single(prepared)
+        if self.training and self.config.head in FCN_HEADS:
+            return upsample_scores(scores, height, width, self.alignment)
+        return scores
 
     def prepare(self, images: Tensor) -> Tensor:
-        """What the trunk sees of uint8 N×H×W×3: normalised float32 N×3, padded to sizes ≡ 1 (mod 8)."""
-        return pad_to_grid(normalise(images, self.mean, self.scale))
+        """What the trunk sees of N×H×W×3: normalised float32 N×3, padded to the network's grid."""
+        normalised = normalise(images, self.mean, self.scale)
+        if self.alignment != "corners":
+            return normalised
+        return pad_to_grid(normalised, GRID if self.config.msc else STRIDE)
+
+    def _single(self, prepared: Tensor) -> Tensor:
+        return self.head(self.trunk(prepared))
 
 
-def _convention(config: ModelConfig) -> str:
-    if config.input != "auto":
-        return config.input
-    from_file = config.weights not in ("torchvision", "random")
-    return "caffe" if config.backbone == "vgg16" and from_file else "torchvision"
+def _trunk(config: ModelConfig) -> nn.Module:
+    if config.head in FCN_HEADS:
+        return FCNTrunk()
+    if config.backbone == "vgg16":
+        return VGG16Trunk()
+    resnet = resnet18 if config.backbone == "resnet18" else resnet101
+    return resnet(config.strides)
+
+
+def resolve(config: ModelConfig) -> ModelConfig:
+    """The config with every "auto" replaced by what a network made from it has."""
+    from_file = config.weights not in ("torchvision", "torchvision-features", "random")
+    if config.weights == "torchvision-features" or (config.backbone == "vgg16" and from_file):
+        seen = "caffe" if from_file else "torchvision-features"
+    else:
+        seen = "torchvision"
+    strides = "caffe" if config.weights == "random" else "torchvision"
+    return replace(
+        config,
+        input=seen if config.input == "auto" else config.input,
+        strides=strides if config.strides == "auto" else config.strides,
+        alignment="corners" if config.alignment == "auto" else config.alignment,
+    )

@@ -1,17 +1,41 @@
 """Heads on top of a stride-8 trunk: LargeFOV and atrous spatial pyramid pooling (Fig. 4 and 7 of the paper)."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deeplab_ray.config import Head
 
-RATES: dict[Head, tuple[int, ...]] = {
-    "largefov": (12,),
-    "aspp-s": (2, 4, 8, 12),
-    "aspp-l": (6, 12, 18, 24),
+
+@dataclass(frozen=True)
+class Branch:
+    """One convolution of kernel × kernel at an atrous rate."""
+
+    kernel: int
+    rate: int
+    channels: int = 1024
+    """Of VGG-16's fc6 and fc7."""
+    taps: tuple[int, ...] = (0, 3, 6)
+    """Which rows and columns of ImageNet's 7×7 fc6 become this kernel's. Its taps lie 32 pixels apart, so that at
+    stride 8 those of 3×3 at rate 12, 4×4 at rate 8 and 7×7 at rate 4 stay exactly where they were."""
+
+    def convolution(self, inputs: int, outputs: int) -> nn.Conv2d:
+        """The convolution, padded so that the size stays."""
+        padding = self.rate * (self.kernel - 1) // 2
+        return nn.Conv2d(inputs, outputs, self.kernel, padding=padding, dilation=self.rate)
+
+
+BRANCHES: dict[Head, tuple[Branch, ...]] = {
+    "plain": (Branch(1, 1),),
+    "largefov": (Branch(3, 12),),
+    "k7r4": (Branch(7, 4, 4096, (0, 1, 2, 3, 4, 5, 6)),),
+    "k4r4": (Branch(4, 4, 4096, (1, 2, 3, 4)),),
+    "k4r8": (Branch(4, 8, 4096, (0, 2, 4, 6)),),
+    "aspp-s": tuple(Branch(3, rate) for rate in (2, 4, 8, 12)),
+    "aspp-l": tuple(Branch(3, rate) for rate in (6, 12, 18, 24)),
 }
-_FC_CHANNELS = 1024
 
 
 def init_classifier(layer: nn.Conv2d) -> nn.Conv2d:
@@ -21,17 +45,21 @@ def init_classifier(layer: nn.Conv2d) -> nn.Conv2d:
     return layer
 
 
-class _FullyConvolutional(nn.Module):
-    """One VGG-16 branch: 3×3 at `rate` (fc6) → 1×1 (fc7) → classifier (fc8), dropout 0.5 after fc6 and fc7."""
+def init_hidden(layer: nn.Conv2d) -> nn.Conv2d:
+    """He initialisation and zero bias."""
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
 
-    def __init__(self, inputs: int, classes: int, rate: int) -> None:
+
+class _FullyConvolutional(nn.Module):
+    """One VGG-16 branch: fc6 at its rate → 1×1 (fc7) → classifier (fc8), dropout 0.5 after fc6 and fc7."""
+
+    def __init__(self, inputs: int, classes: int, branch: Branch) -> None:
         super().__init__()
-        self.fc6 = nn.Conv2d(inputs, _FC_CHANNELS, 3, padding=rate, dilation=rate)
-        self.fc7 = nn.Conv2d(_FC_CHANNELS, _FC_CHANNELS, 1)
-        self.classifier = init_classifier(nn.Conv2d(_FC_CHANNELS, classes, 1))
-        for layer in (self.fc6, self.fc7):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        self.fc6 = init_hidden(branch.convolution(inputs, branch.channels))
+        self.fc7 = init_hidden(nn.Conv2d(branch.channels, branch.channels, 1))
+        self.classifier = init_classifier(nn.Conv2d(branch.channels, classes, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.dropout(F.relu(self.fc6(x)), 0.5, self.training)
@@ -44,19 +72,19 @@ class VGGHead(nn.Module):
 
     def __init__(self, inputs: int, classes: int, head: Head) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(_FullyConvolutional(inputs, classes, rate) for rate in RATES[head])
+        self.branches = nn.ModuleList(_FullyConvolutional(inputs, classes, branch) for branch in BRANCHES[head])
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.stack([branch(x) for branch in self.branches]).sum(0)
 
 
 class ResNetHead(nn.Module):
-    """Sum of one 3×3 convolution straight to the classes for each rate; N×channels×h×w → N×C×h×w."""
+    """Sum of one convolution straight to the classes for each branch; N×channels×h×w → N×C×h×w."""
 
     def __init__(self, inputs: int, classes: int, head: Head) -> None:
         super().__init__()
         self.classifiers = nn.ModuleList(
-            init_classifier(nn.Conv2d(inputs, classes, 3, padding=rate, dilation=rate)) for rate in RATES[head]
+            init_classifier(branch.convolution(inputs, classes)) for branch in BRANCHES[head]
         )
 
     def forward(self, x: Tensor) -> Tensor:

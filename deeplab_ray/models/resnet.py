@@ -1,9 +1,11 @@
 """ResNet-101 and ResNet-18 at output stride 8, their batch norm frozen (statistics, scale and shift).
 
-Against torchvision's nets: the first pool is padded at the far side (ceil), res4 keeps the stride and is
+Against the image classifiers: the first pool is padded at the far side (ceil), res4 keeps the stride and is
 dilated by 2, res5 by 4. Parameters and buffers are named as torchvision's, so that its checkpoints load as
 they are.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -37,19 +39,36 @@ class FrozenBatchNorm2d(nn.Module):
 _BRANCH_SCALE = 0.2
 
 
+@dataclass(frozen=True)
+class _Steps:
+    """Stride and dilations of one block."""
+
+    stride: int
+    first_dilation: int
+    """Of the block's first 3×3."""
+    dilation: int
+    """Of the 3×3 after it, in a block that has two."""
+    stride_in_3x3: bool
+    """Where a bottleneck strides: in its 3×3, as torchvision's, or in the 1×1 before, as the original (MSRA)."""
+
+
+def _conv3x3(inputs: int, outputs: int, stride: int, dilation: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride, padding=dilation, dilation=dilation, bias=False)
+
+
 class _Basic(nn.Module):
     """Two 3×3 convolutions (ResNet-18)."""
 
     expansion = 1
 
-    def __init__(self, inputs: int, width: int, stride: int, dilation: int) -> None:
+    def __init__(self, inputs: int, width: int, steps: _Steps) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 3, stride, padding=dilation, dilation=dilation, bias=False)
+        self.conv1 = _conv3x3(inputs, width, steps.stride, steps.first_dilation)
         self.bn1 = FrozenBatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False)
+        self.conv2 = _conv3x3(width, width, 1, steps.dilation)
         self.bn2 = FrozenBatchNorm2d(width)
         self.bn2.weight.fill_(_BRANCH_SCALE)
-        self.downsample = _shortcut(inputs, width * self.expansion, stride)
+        self.downsample = _shortcut(inputs, width * self.expansion, steps.stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))
@@ -62,18 +81,17 @@ class _Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, inputs: int, width: int, stride: int, dilation: int) -> None:
+    def __init__(self, inputs: int, width: int, steps: _Steps) -> None:
         super().__init__()
-        # The original (MSRA) net strides in the first 1×1, torchvision's weights were trained with it in the
-        # 3×3; at output stride 8 only res3 strides at all.
-        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        before, within = (1, steps.stride) if steps.stride_in_3x3 else (steps.stride, 1)
+        self.conv1 = nn.Conv2d(inputs, width, 1, before, bias=False)
         self.bn1 = FrozenBatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=dilation, dilation=dilation, bias=False)
+        self.conv2 = _conv3x3(width, width, within, steps.first_dilation)
         self.bn2 = FrozenBatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, width * 4, 1, bias=False)
         self.bn3 = FrozenBatchNorm2d(width * 4)
         self.bn3.weight.fill_(_BRANCH_SCALE)
-        self.downsample = _shortcut(inputs, width * self.expansion, stride)
+        self.downsample = _shortcut(inputs, width * self.expansion, steps.stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))
@@ -89,19 +107,33 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
 
 
 class ResNetTrunk(nn.Module):
-    """N×3×H×W → N×channels×h×w; `blocks` are the numbers of blocks in res2 … res5."""
+    """N×3×H×W → N×channels×h×w; `blocks` are the numbers of blocks in res2 … res5.
 
-    def __init__(self, block: type[_Basic] | type[_Bottleneck], blocks: tuple[int, int, int, int]) -> None:
+    strides: "caffe", where the first block of res4 and res5 has the dilation of those after it; or "torchvision",
+    whose nets stride in the first block's 3×3: a dense net that computes what theirs does has that 3×3 at the
+    dilation before.
+    """
+
+    def __init__(
+        self, block: type[_Basic] | type[_Bottleneck], blocks: tuple[int, int, int, int], strides: str = "caffe"
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)
         self.bn1 = FrozenBatchNorm2d(64)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1, ceil_mode=True)
         self.channels = 64
+        torchvisions = strides == "torchvision"
+        previous = 1
         for number, (width, stride, dilation) in enumerate(((64, 1, 1), (128, 2, 1), (256, 1, 2), (512, 1, 4)), 1):
             layers = []
             for index in range(blocks[number - 1]):
-                layers.append(block(self.channels, width, stride if index == 0 else 1, dilation))
+                first = index == 0
+                steps = _Steps(
+                    stride if first else 1, previous if first and torchvisions else dilation, dilation, torchvisions
+                )
+                layers.append(block(self.channels, width, steps))
                 self.channels = width * block.expansion
+            previous = dilation
             self.add_module(f"layer{number}", nn.Sequential(*layers))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -114,12 +146,16 @@ class ResNetTrunk(nn.Module):
         return x
 
 
-def resnet18() -> ResNetTrunk:
-    return ResNetTrunk(_Basic, (2, 2, 2, 2))
+def resnet18(strides: str = "caffe") -> ResNetTrunk:
+    return ResNetTrunk(_Basic, (2, 2, 2, 2), strides)
 
 
-def resnet101() -> ResNetTrunk:
-    return ResNetTrunk(_Bottleneck, (3, 4, 23, 3))
+RESNET101_BLOCKS = (3, 4, 23, 3)
+"""Blocks in res2, res3, res4 and res5."""
+
+
+def resnet101(strides: str = "caffe") -> ResNetTrunk:
+    return ResNetTrunk(_Bottleneck, RESNET101_BLOCKS, strides)
 
 
 @torch.no_grad()

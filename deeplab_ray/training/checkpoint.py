@@ -89,6 +89,11 @@ def load_model(location: Location) -> tuple[DeepLab, CheckpointMeta]:
     return model.eval(), meta
 
 
+def read_tensors(location: Location) -> dict[str, Tensor]:
+    """The network's tensors of a checkpoint, by name, on the CPU; UserError where they cannot be read."""
+    return _tensors(location / _MODEL)
+
+
 def restore(location: Location, model: nn.Module, optimizer: optim.Optimizer) -> CheckpointMeta:
     """Put a checkpoint's weights and optimiser state into the objects of a run that goes on."""
     model.load_state_dict(_tensors(location / _MODEL))

@@ -10,7 +10,8 @@ def build_optimizer(model: nn.Module, solver: SolverConfig) -> optim.SGD:
 
     As in the original solvers' prototxt files: classifier weights ×10 (`classifier_factor`), classifier biases ×20,
     other biases ×2;
-    weight decay on weights only. `set_rate` applies a base rate to all groups.
+    weight decay on weights only. `set_rate` applies a base rate to all groups. On a GPU the update is one fused
+    kernel.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -26,7 +27,7 @@ def build_optimizer(model: nn.Module, solver: SolverConfig) -> optim.SGD:
         ],
         lr=solver.learning_rate,
         momentum=solver.momentum,
-        fused=True,
+        fused=all(parameter.is_cuda for group in groups.values() for parameter in group),
     )
 
 

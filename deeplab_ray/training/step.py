@@ -7,11 +7,13 @@ import torch
 from torch import Tensor, nn, optim
 from torch import distributed as dist
 from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
 
 from deeplab_ray.config import RuntimeConfig
 from deeplab_ray.datasets.base import IGNORE
 from deeplab_ray.models.geometry import labels_at_stride
+
+# Where scores may lie: FCN's at every pixel, DeepLab's at every 8th, MSC's smallest at every 16th.
+_STRIDES = (8, 16, 1)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
@@ -24,26 +26,34 @@ def train_step(
     optimizer: optim.Optimizer,
     micro_batches: Sequence[tuple[Tensor, Tensor]],
     runtime: RuntimeConfig,
+    normalise: bool = True,
 ) -> Tensor:
     """Forward and backward over the micro-batches, then one update.
 
     micro_batches: (images uint8 N×H×W×3, labels uint8 N×H×W) on the model's device, H, W ≡ 1 (mod 8).
     The loss is the softmax cross-entropy at output stride against `label[::8, ::8]`, summed and divided by
     the number of valid (not ignored) label pixels of the *global* batch: over all micro-batches of all workers.
-    Returns that mean loss over the global batch, a float32 scalar, the same on every worker.
+    MSC has four such losses, which are added: of the fused, the ×1 and the ×0.75 scores, and of the ×0.5 ones
+    against `label[::16, ::16]`. FCN's is at full size. Without `normalise` the sum is not divided.
+    Returns that loss over the global batch, a float32 scalar, the same on every worker.
     """
-    targets = [labels_at_stride(labels).long() for _, labels in micro_batches]
+    targets = [{k: labels_at_stride(labels, k).long() for k in _STRIDES} for _, labels in micro_batches]
     workers = dist.get_world_size() if dist.is_initialized() else 1
-    valid = sum_over_workers(torch.stack([(target != IGNORE).sum() for target in targets]).sum()).clamp_min(1)
-    total = torch.zeros((), device=valid.device)
+    counts = torch.stack([sum((target[k] != IGNORE).sum() for target in targets) for k in _STRIDES])  # type: ignore[misc]
+    valid = dict(zip(_STRIDES, sum_over_workers(counts).clamp_min(1), strict=True))
+    total = torch.zeros((), device=counts.device)
     optimizer.zero_grad(set_to_none=True)
     last = len(micro_batches) - 1
     for index, ((images, _), target) in enumerate(zip(micro_batches, targets, strict=True)):
-        waits = index < last and isinstance(model, DistributedDataParallel)
+        waits = index < last and hasattr(model, "no_sync")
         with model.no_sync() if waits else nullcontext():  # type: ignore[operator]
             with autocast(images.device, runtime.precision):
-                scores = model(images)
-            loss = F.cross_entropy(scores.float(), target, ignore_index=IGNORE, reduction="sum") / valid
+                output = model(images)
+            loss = torch.zeros((), device=counts.device)
+            for scores in output if isinstance(output, tuple) else (output,):
+                stride = next(k for k in _STRIDES if target[k].shape[1:] == scores.shape[2:])
+                part = F.cross_entropy(scores.float(), target[stride], ignore_index=IGNORE, reduction="sum")
+                loss = loss + (part / valid[stride] if normalise else part)
             # DDP averages gradients over workers; the loss is already divided by the global count.
             (loss * workers).backward()
         total += loss.detach()

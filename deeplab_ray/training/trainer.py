@@ -17,16 +17,17 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
-from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from deeplab_ray.capacity import check_workers_fit, gpus_per_worker
-from deeplab_ray.config import Config, to_json
+from deeplab_ray.config import NAMED_WEIGHTS, Config, TestConfig, to_json
 from deeplab_ray.datasets.base import decode_image
 from deeplab_ray.errors import UserError
 from deeplab_ray.ingest import FetchCrops, training_samples
 from deeplab_ray.metrics import confusion_matrix, iou, mean_iou
 from deeplab_ray.models import DeepLab, build, calibrate_frozen_norms, upsample_scores
+from deeplab_ray.models.deeplab import resolve
+from deeplab_ray.models.testtime import score_images
 from deeplab_ray.shards import Split, open_split
 from deeplab_ray.storage import Location, check_access, locate
 from deeplab_ray.training import checkpoint
@@ -133,14 +134,15 @@ def run(
 
 
 def checked_weights(config: Config, split: Split) -> Config:
-    """The config with an absolute path of its weights, once they have been loaded; UserError if they do not load."""
-    if config.model.weights not in ("random", "torchvision"):
+    """The config with an absolute path of its weights and the conventions that go with them, once they have been
+    loaded; UserError if they do not load."""
+    if config.model.weights not in NAMED_WEIGHTS:
         # A worker's working directory is another.
         weights = locate(config.model.weights).uri
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, weights=weights))
-    if config.model.weights != "random":
-        build(config.model, len(split.dataset.classes))
-    return config
+    if config.model.weights == "random":
+        return dataclasses.replace(config, model=resolve(config.model))
+    return dataclasses.replace(config, model=build(config.model, len(split.dataset.classes)).config)
 
 
 def _dataset_factory(job: _Job) -> Callable[[], ray.data.Dataset]:
@@ -184,12 +186,14 @@ def _train_worker(loop_config: dict[str, Any]) -> None:
         parallel_strategy_kwargs={"broadcast_buffers": False, "gradient_as_bucket_view": True},
     )
     ddp.train()
+    # Validation, with its many sizes, goes on uncompiled.
+    network = torch.compile(ddp) if runtime.compile else ddp
     progress = _Progress(job, start, history) if rank == 0 else None
     batches = _batches(start, config, device)
     for iteration in range(start, solver.iterations):
         rate = learning_rate(solver, iteration)
         set_rate(optimizer, rate)
-        loss = train_step(ddp, optimizer, next(batches), runtime)
+        loss = train_step(network, optimizer, next(batches), runtime, solver.normalise)
         done = iteration + 1
         if progress:
             progress.add(done, loss, rate)
@@ -197,7 +201,9 @@ def _train_worker(loop_config: dict[str, Any]) -> None:
         validate = job.validation is not None and (last or done % runtime.validate_every == 0)
         if not (last or validate or done % runtime.checkpoint_every == 0):
             continue
-        confusion = _validate(model, job.validation, device, runtime.precision) if job.validation and validate else None
+        confusion = None
+        if job.validation and validate:
+            confusion = _validate(model, job.validation, device, runtime.precision, config.test)
         metrics: dict[str, Any] = {"iteration": done}
         if confusion is not None:
             metrics["miou"] = mean_iou(confusion)
@@ -239,7 +245,7 @@ def _batches(start: int, config: Config, device: torch.device) -> Iterator[list[
         yield [(images[i : i + size], labels[i : i + size]) for i in range(0, share, size)]
 
 
-def _validate(model: nn.Module, split: Split, device: torch.device, precision: str) -> np.ndarray:
+def _validate(model: DeepLab, split: Split, device: torch.device, precision: str, test: TestConfig) -> np.ndarray:
     """The confusion matrix (int64 C×C) of the whole split: every image on exactly one worker, at full size."""
     context = ray.train.get_context()
     classes = len(split.dataset.classes)
@@ -249,8 +255,8 @@ def _validate(model: nn.Module, split: Split, device: torch.device, precision: s
         sample = split.read(index)
         image, label = decode_image(sample.image), split.dataset.decode_label(sample.label)
         with torch.inference_mode(), autocast(device, precision):
-            scores = model(torch.from_numpy(image.copy())[None].to(device))
-        prediction = upsample_scores(scores.float(), *label.shape)[0].argmax(0).to(torch.uint8)
+            scores, alignment = score_images(model, torch.from_numpy(image.copy())[None].to(device), test)
+        prediction = upsample_scores(scores.float(), *label.shape, alignment)[0].argmax(0).to(torch.uint8)
         total += confusion_matrix(label, prediction.cpu().numpy(), classes)
     model.train()
     return sum_over_workers(torch.from_numpy(total).to(device)).cpu().numpy()

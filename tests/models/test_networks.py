@@ -1,14 +1,15 @@
 """One contract for every backbone with every head; the stride-8 geometry; calibration of a random trunk."""
 
 import functools
-import itertools
-from typing import get_args
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from deeplab_ray.config import Backbone, Head, ModelConfig
+from deeplab_ray import presets
+from deeplab_ray.config import FCN_HEADS, HEADS, ModelConfig
+from deeplab_ray.errors import UserError
 from deeplab_ray.models import (
     DeepLab,
     calibrate_frozen_norms,
@@ -19,14 +20,15 @@ from deeplab_ray.models import (
 )
 from deeplab_ray.models.resnet import FrozenBatchNorm2d
 
-EVERY = list(itertools.product(get_args(Backbone), get_args(Head)))
-# On real numbers: every backbone and every head, not every pair.
-CHOSEN = [("vgg16", "largefov"), ("vgg16", "aspp-s"), ("resnet18", "aspp-l"), ("resnet101", "largefov")]
+EVERY = [(backbone, head) for backbone, heads in HEADS.items() for head in heads]
+DENSE = [(backbone, head) for backbone, head in EVERY if head not in FCN_HEADS]
+# On real numbers: every backbone and every kind of head, not every pair, nor the heads of 100 million weights.
+CHOSEN = [("vgg16", "largefov"), ("vgg16", "aspp-s"), ("resnet18", "aspp-l"), ("resnet101", "plain")]
 CLASSES = 5
 
 
-def config(backbone: str, head: str) -> ModelConfig:
-    return ModelConfig("voc12", backbone, head, "random")  # type: ignore[arg-type]
+def config(backbone: str, head: str, **options: Any) -> ModelConfig:
+    return ModelConfig("voc12", backbone, head, "random", **options)  # type: ignore[arg-type]
 
 
 @functools.lru_cache(maxsize=1)
@@ -38,10 +40,15 @@ def network(backbone: str, head: str) -> DeepLab:
     return model
 
 
-def outline(backbone: str, head: str, classes: int = 21) -> DeepLab:
+@functools.cache
+def outline(backbone: str, head: str, classes: int = 21, msc: bool = False) -> DeepLab:
     """The network without memory behind its tensors: shapes can be computed, numbers cannot."""
     with torch.device("meta"):
-        return DeepLab(config(backbone, head), classes)
+        return DeepLab(config(backbone, head, msc=msc), classes).eval()
+
+
+def nothing(height: int, width: int) -> torch.Tensor:
+    return torch.empty((2, height, width, 3), dtype=torch.uint8, device="meta")
 
 
 def images(count: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -52,13 +59,28 @@ def images(count: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
 # The contract
 
 
-@pytest.mark.parametrize(("backbone", "head"), EVERY)
+@pytest.mark.parametrize(("backbone", "head"), DENSE)
 def test_scores_lie_on_the_stride_8_grid(backbone: str, head: str) -> None:
     model = outline(backbone, head)
     for height, width in ((1, 1), (2, 9), (33, 41), (321, 321), (322, 500)):
-        scores = model(torch.empty((2, height, width, 3), dtype=torch.uint8, device="meta"))
+        scores = model(nothing(height, width))
         assert scores.shape == (2, 21, -(-(height - 1) // 8) + 1, -(-(width - 1) // 8) + 1)
         assert scores.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("backbone", "head", "msc"),
+    [("vgg16", "largefov", False), ("vgg16", "k4r8", True), ("resnet18", "aspp-l", True), ("vgg16", "fcn8s", False)],
+)
+def test_every_size_from_1_to_80_comes_back_at_its_size(backbone: str, head: str, msc: bool) -> None:
+    model = outline(backbone, head, msc=msc)
+    # The network of several scales takes longer, and more so in its trunk than in its geometry.
+    for height in range(1, 81, 3 if msc else 1):
+        width = 81 - height
+        scores = model(nothing(height, width))
+        if head not in FCN_HEADS:
+            assert scores.shape[-2:] == (grid_size(height), grid_size(width))
+        assert upsample_scores(scores, height, width, model.alignment).shape == (2, 21, height, width)
 
 
 @pytest.mark.parametrize(("backbone", "head"), EVERY)
@@ -74,14 +96,41 @@ def test_batch_norm_is_frozen_and_nothing_else(backbone: str, head: str) -> None
 @pytest.mark.parametrize(
     ("backbone", "head", "count"),
     [  # DESIGN.md, "Recipe", counted there independently
+        ("vgg16", "k7r4", 134_346_581),
+        ("vgg16", "k4r4", 65_140_565),
+        ("vgg16", "k4r8", 65_140_565),
         ("vgg16", "largefov", 20_505_429),
         ("vgg16", "aspp-l", 37_877_652),
         ("vgg16", "aspp-s", 37_877_652),
         ("resnet101", "aspp-l", 43_943_188),
+        ("vgg16", "fcn32s", 134_346_581),
+        ("vgg16", "fcn16s", 134_346_581 + 21 * 513),
+        ("vgg16", "fcn8s", 134_346_581 + 21 * 513 + 21 * 257),
     ],
 )
 def test_number_of_parameters(backbone: str, head: str, count: int) -> None:
     assert sum(parameter.numel() for parameter in outline(backbone, head).parameters()) == count
+
+
+def test_number_of_parameters_with_the_frozen_scales_and_shifts() -> None:
+    model = outline("resnet101", "aspp-l")
+    frozen = [m.weight.numel() + m.bias.numel() for m in model.modules() if isinstance(m, FrozenBatchNorm2d)]
+    assert sum(frozen) + sum(parameter.numel() for parameter in model.parameters()) == 44_048_532
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_every_preset_has_its_network(name: str) -> None:
+    model = presets.get(name).config.model
+    outline(model.backbone, model.head, msc=model.msc)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "head", "options"),
+    [("resnet101", "k7r4", {}), ("vgg16", "plain", {}), ("vgg16", "fcn8s", {"msc": True})],
+)
+def test_networks_that_are_none_are_refused(backbone: str, head: str, options: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=head):
+        config(backbone, head, **options)
 
 
 @pytest.mark.parametrize(("backbone", "head"), CHOSEN)

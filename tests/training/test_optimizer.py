@@ -1,11 +1,9 @@
 """The recipe's parameter groups."""
 
-from typing import get_args
-
 import pytest
 import torch
 
-from deeplab_ray.config import Backbone, Head, ModelConfig, SolverConfig
+from deeplab_ray.config import HEADS, ModelConfig, SolverConfig
 from deeplab_ray.models import DeepLab
 from deeplab_ray.training.optimizer import build_optimizer, set_rate
 
@@ -15,8 +13,7 @@ def outline(backbone: str, head: str = "aspp-l") -> DeepLab:
         return DeepLab(ModelConfig("voc12", backbone, head, "random"), 21)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("head", get_args(Head))
-@pytest.mark.parametrize("backbone", get_args(Backbone))
+@pytest.mark.parametrize(("backbone", "head"), [(b, h) for b, heads in HEADS.items() for h in heads])
 def test_each_parameter_has_the_recipes_factor_and_decay(backbone: str, head: str) -> None:
     model = outline(backbone, head)
     optimizer = build_optimizer(model, SolverConfig(learning_rate=1e-3, weight_decay=5e-4))
@@ -33,7 +30,7 @@ def test_each_parameter_has_the_recipes_factor_and_decay(backbone: str, head: st
         assert group["weight_decay"] == (0 if parameter.ndim == 1 else 5e-4), name
         assert group["momentum"] == 0.9
     assert not groups
-    assert classifiers == (2 if head == "largefov" else 8)
+    assert classifiers == {"aspp-s": 8, "aspp-l": 8, "fcn16s": 4, "fcn8s": 6}.get(head, 2)
 
 
 def test_classifier_factor_is_a_choice() -> None:

@@ -1,0 +1,48 @@
+"""MSC: one network on the image at three scales, fused by the maximum (Chen et al., CVPR 2016)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+GRID = 32
+"""Sizes ≡ 1 (mod 32) stay ≡ 1 (mod 8) at ×0.75 and at ×0.5: 321 → 241 → 161."""
+_SCALES = (0.75, 0.5)
+
+
+class MSCScores(NamedTuple):
+    """What the four losses are computed on; N×C×h×w but for `half`."""
+
+    fused: Tensor
+    """Element-wise maximum over the scales."""
+    full: Tensor
+    """Of the image as it is."""
+    three_quarters: Tensor
+    """Of the image at ×0.75, upsampled to h×w."""
+    half: Tensor
+    """Of the image at ×0.5, at its own size: a cell every 16 pixels of the image."""
+
+
+def multiscale(network: Callable[[Tensor], Tensor], images: Tensor, corners: bool) -> MSCScores:
+    """Scores of N×3×H×W at three scales and their maximum.
+
+    corners: images have sizes ≡ 1 (mod 32) and are resampled with aligned corners, as the original; otherwise with
+    aligned pixel centres, as deeplab-pytorch does.
+    """
+    full = network(images)
+    native = [network(_resize(images, scale, corners)) for scale in _SCALES]
+    three_quarters, half = (
+        F.interpolate(scores, size=full.shape[-2:], mode="bilinear", align_corners=corners) for scores in native
+    )
+    return MSCScores(torch.maximum(torch.maximum(full, three_quarters), half), full, three_quarters, native[1])
+
+
+def _resize(images: Tensor, scale: float, corners: bool) -> Tensor:
+    height, width = images.shape[-2:]
+    if corners:
+        size = tuple(int((n - 1) * scale) + 1 for n in (height, width))
+    else:
+        size = tuple(max(1, int(n * scale)) for n in (height, width))
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=corners)
