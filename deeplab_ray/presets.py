@@ -85,7 +85,7 @@ def _preset(
 
 def _policy(policy: str, batch: int, thousands: int, published: Published, like: Preset, suffix: bool = True) -> Preset:
     """`like` under another learning policy, batch and number of iterations."""
-    solver = replace(_VGG_SOLVER, policy=policy, batch=batch, iterations=1000 * thousands)
+    solver = replace(_VGG_SOLVER, policy=policy, batch=batch, iterations=1000 * thousands)  # type: ignore[arg-type]
     return Preset(
         f"{like.name}-{policy}-b{batch}-{thousands}k" if suffix else like.name,
         KERNELS if policy == "step" else POLICIES,

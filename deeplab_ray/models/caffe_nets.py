@@ -39,7 +39,7 @@ def source(content: bytes, where: str, model: DeepLab) -> Source:
     branches = len(classifier_names(model.state_dict())) // 2
     if model.config.backbone == "vgg16":
         classifier = tensors.get("fc8.weight")
-        if classifier is not None and classifier.shape[-2 if classifier.ndim == 2 else 0] == _IMAGENET_CLASSES:
+        if classifier is not None and classifier.shape[0] == _IMAGENET_CLASSES:
             return _imagenet(layers, tensors, where, model)
         modules = vgg_weights.caffe_modules(branches)
         wishes = _vgg_wishes(modules)
@@ -99,6 +99,9 @@ def _tensors(layer: Layer, where: str) -> Mapping[str, Tensor]:
             values["bias"] = values["bias"].flatten()
         if layer.type == "Scale" and "weight" in values:
             values["weight"] = values["weight"].flatten()
+        if layer.type == "InnerProduct" and "weight" in values:
+            # Old files have four axes, the last two of which count.
+            values["weight"] = values["weight"].reshape(values["weight"].shape[-2:])
         return values
     return {str(index): blob for index, blob in enumerate(blobs)}
 
@@ -149,7 +152,7 @@ def _window_and_epsilon(model: nn.Module, name: str) -> tuple[Window | None, flo
     if isinstance(module, (nn.Conv2d, nn.MaxPool2d)):
         assert not isinstance(module.padding, str)
         sizes = (module.kernel_size, module.stride, module.padding, module.dilation)
-        return Window(*(pair(size) for size in sizes)), None  # type: ignore[arg-type]
+        return Window(*(pair(size) for size in sizes)), None
     return None, float(module.eps)  # type: ignore[arg-type]
 
 

@@ -54,13 +54,10 @@ class DeepLab(nn.Module):
         prepared = self.prepare(images)
         height, width = images.shape[1:3]
         if self.config.msc:
-            scores = multiscale(self._single, prepared, self.alignment == "corners")
+            fused = multiscale(self._single, prepared, self.alignment == "corners")
             if self.alignment == "corners":
-                h, w = grid_size(height), grid_size(width)
-                # Cells of the part that was padded from ≡ 1 (mod 8) to ≡ 1 (mod 32).
-                cut = [part[..., :h, :w] for part in scores[:3]]
-                scores = MSCScores(*cut, scores.half[..., : (h + 1) // 2, : (w + 1) // 2])
-            return scores if self.training else scores.fused
+                fused = fused.cut(grid_size(height), grid_size(width))
+            return fused if self.training else fused.fused
         scores = self._single(prepared)
         if self.training and self.config.head in FCN_HEADS:
             return upsample_scores(scores, height, width, self.alignment)
@@ -96,7 +93,7 @@ def resolve(config: ModelConfig) -> ModelConfig:
     strides = "caffe" if config.weights == "random" else "torchvision"
     return replace(
         config,
-        input=seen if config.input == "auto" else config.input,
-        strides=strides if config.strides == "auto" else config.strides,
+        input=seen if config.input == "auto" else config.input,  # type: ignore[arg-type]
+        strides=strides if config.strides == "auto" else config.strides,  # type: ignore[arg-type]
         alignment="corners" if config.alignment == "auto" else config.alignment,
     )

@@ -10,9 +10,7 @@ from torch import Tensor, nn
 
 from deeplab_ray.config import FCN_HEADS, ModelConfig
 from deeplab_ray.models.deeplab import DeepLab
-from deeplab_ray.models.fcn import FCNHead
 from deeplab_ray.models.geometry import STRIDE
-from deeplab_ray.models.heads import VGGHead
 from deeplab_ray.models.resnet import FrozenBatchNorm2d
 
 
@@ -80,16 +78,17 @@ def field_of_view(model: DeepLab) -> int:
     The taps of a k×k kernel at rate r on cells s pixels apart span r (k − 1) s pixels; each stands on a cell of the
     image classifier that the trunk was made from, whose halvings are 32 pixels together. 7×7 at rate 4: 4·6·8 + 32.
     """
-    head = model.head
-    if isinstance(head, VGGHead):
-        layers = [branch.fc6 for branch in head.branches]
-    else:
-        layers = [head.fc6] if isinstance(head, FCNHead) else list(head.classifiers)  # type: ignore[arg-type]
-    fcn = model.config.head in FCN_HEADS
-    # How far apart the trunk's last cells are; FCN's trunk halves five times, as the classifier.
     cell = _halvings(model)
-    stride = cell if fcn else STRIDE
-    return max(int(layer.dilation[0]) * (int(layer.kernel_size[0]) - 1) * stride + cell for layer in layers)  # type: ignore[index, arg-type, operator]
+    # How far apart the trunk's last cells are; FCN's trunk halves as often as the classifier's.
+    stride = cell if model.config.head in FCN_HEADS else STRIDE
+    return max(layer.dilation[0] * (layer.kernel_size[0] - 1) * stride + cell for layer in _looking(model.head))
+
+
+def _looking(head: nn.Module) -> list[nn.Conv2d]:
+    """The layers of a head that see more than one cell: fc6 of each branch, or ResNet's classifiers."""
+    fc6 = [module for name, module in head.named_modules() if name.endswith("fc6")]
+    layers = fc6 or list(head.modules())
+    return [layer for layer in layers if isinstance(layer, nn.Conv2d)]
 
 
 def _halvings(model: DeepLab) -> int:
