@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import ray
 import ray.train
 import ray.train.torch
 import torch
+from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from deeplab_ray.capacity import check_workers_fit, gpus_per_worker
@@ -187,7 +188,7 @@ def _train_worker(loop_config: dict[str, Any]) -> None:
     )
     ddp.train()
     # Validation, with its many sizes, goes on uncompiled.
-    network = torch.compile(ddp) if runtime.compile else ddp
+    network = cast(nn.Module, torch.compile(ddp)) if runtime.compile else ddp
     progress = _Progress(job, start, history) if rank == 0 else None
     batches = _batches(start, config, device)
     for iteration in range(start, solver.iterations):
@@ -256,7 +257,8 @@ def _validate(model: DeepLab, split: Split, device: torch.device, precision: str
         image, label = decode_image(sample.image), split.dataset.decode_label(sample.label)
         with torch.inference_mode(), autocast(device, precision):
             scores, alignment = score_images(model, torch.from_numpy(image.copy())[None].to(device), test)
-        prediction = upsample_scores(scores.float(), *label.shape, alignment)[0].argmax(0).to(torch.uint8)
+        height, width = label.shape
+        prediction = upsample_scores(scores.float(), height, width, alignment)[0].argmax(0).to(torch.uint8)
         total += confusion_matrix(label, prediction.cpu().numpy(), classes)
     model.train()
     return sum_over_workers(torch.from_numpy(total).to(device)).cpu().numpy()
