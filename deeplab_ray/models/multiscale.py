@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 GRID = 32
 """Sizes ≡ 1 (mod 32) stay ≡ 1 (mod 8) at ×0.75 and at ×0.5: 321 → 241 → 161."""
-_SCALES = (0.75, 0.5)
+# As fractions, so that sizes stay integers, also while a network is traced for ONNX.
+_SCALES = ((3, 4), (1, 2))
 
 
 class MSCScores(NamedTuple):
@@ -44,10 +45,12 @@ def multiscale(network: Callable[[Tensor], Tensor], images: Tensor, corners: boo
     return MSCScores(torch.maximum(torch.maximum(full, three_quarters), half), full, three_quarters, native[1])
 
 
-def _resize(images: Tensor, scale: float, corners: bool) -> Tensor:
-    height, width = images.shape[-2:]
+def _resize(images: Tensor, scale: tuple[int, int], corners: bool) -> Tensor:
+    above, below = scale
     if corners:
-        size = tuple(int((n - 1) * scale) + 1 for n in (height, width))
+        size = [(n - 1) * above // below + 1 for n in images.shape[-2:]]
     else:
-        size = tuple(max(1, int(n * scale)) for n in (height, width))
+        size = [n * above // below for n in images.shape[-2:]]
+        # At least one pixel: what is 0 becomes 1.
+        size = [n + 1 // (n + 1) for n in size]
     return F.interpolate(images, size=size, mode="bilinear", align_corners=corners)

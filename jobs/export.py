@@ -1,0 +1,53 @@
+"""Write a checkpoint's network as an ONNX file for images of any size, and check it against onnxruntime.
+
+uv run jobs/export.py s3://bucket/runs/camvid-1 --output camvid.onnx
+"""
+
+import dataclasses
+from typing import Any
+
+from tyro.conf import Positional
+
+from deeplab_ray import cli, presets
+from deeplab_ray.errors import UserError
+from deeplab_ray.storage import check_access, locate
+
+
+@dataclasses.dataclass(frozen=True)
+class Args:
+    checkpoint: Positional[str]
+    """A checkpoint's folder, or a training run's (its newest checkpoint); a local path or s3:// URI."""
+    output: str
+    """The ONNX file to write: a local path or s3:// URI."""
+
+
+def main() -> dict[str, Any]:
+    args = cli.parse(
+        Args,
+        prog="export.py",
+        description="Write a checkpoint's network as an ONNX file: images, uint8 RGB N×H×W×3, in; scores, float "
+        f"N×C×H×W, out.\n\nPresets that a checkpoint may come from:\n{presets.overview()}",
+    )
+    output = locate(args.output)
+    check_access(locate(args.checkpoint), output)
+    if output.exists():
+        raise UserError(f"{args.output} exists: give another --output")
+    from deeplab_ray.models.onnx_export import export
+    from deeplab_ray.training import checkpoint
+
+    place = checkpoint.find(args.checkpoint)
+    model, meta = checkpoint.load_model(place)
+    exported = export(model)
+    output.write_bytes(exported.content)
+    return {
+        "checkpoint": place.uri,
+        "output": output.uri,
+        "bytes": len(exported.content),
+        "classes": list(meta.classes),
+        "largest_difference": exported.largest_difference,
+        "labels_equal": exported.labels_equal,
+    }
+
+
+if __name__ == "__main__":
+    cli.run_job(main)
