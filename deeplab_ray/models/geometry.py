@@ -55,10 +55,11 @@ def upsample_scores(scores: Tensor, height: int, width: int, alignment: Alignmen
 
 def deconvolve(scores: Tensor, factor: int) -> Tensor:
     """Bilinear deconvolution with a fixed filter of side 2·factor at stride `factor`: h → (h + 1)·factor."""
-    channels = scores.shape[1]
-    ramp = 1 - (torch.arange(2 * factor, device=scores.device) - (factor - 0.5)).abs() / factor
-    weight = (ramp[:, None] * ramp).to(scores.dtype).expand(channels, 1, -1, -1)
-    return F.conv_transpose2d(scores, weight, stride=factor, groups=channels)
+    ramp = [1 - abs(k - factor + 0.5) / factor for k in range(2 * factor)]
+    # A plane at a time, and from numbers, so that its shape is known while a network is traced for ONNX.
+    weight = torch.tensor([[[[a * b for a in ramp] for b in ramp]]], dtype=scores.dtype, device=scores.device)
+    planes = F.conv_transpose2d(scores.flatten(0, 1)[:, None], weight, stride=factor)
+    return planes.view(*scores.shape[:2], *planes.shape[-2:])
 
 
 def sample_scores(scores: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -9,16 +9,22 @@ import pytest
 
 from deeplab_ray import presets
 
-JOBS = sorted((Path(__file__).parents[2] / "jobs").glob("*.py"))
+JOBS = Path(__file__).parents[2] / "jobs"
+# benchmark's flags are those of its subcommands.
+COMMANDS = [(job.stem,) for job in sorted(JOBS.glob("*.py"))]
+COMMANDS += [("benchmark", "networks"), ("benchmark", "training")]
 
 
-@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
-def test_help_lists_the_presets_and_explains_every_flag(job: Path) -> None:
-    done = subprocess.run([sys.executable, str(job), "--help"], capture_output=True, text=True, timeout=60)
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_lists_the_presets_and_explains_every_flag(command: tuple[str, ...]) -> None:
+    job, *subcommand = command
+    line = [sys.executable, str(JOBS / f"{job}.py"), *subcommand, "--help"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    for name in presets.names():
-        assert re.search(rf"\b{name}\b +\w", done.stdout), name
     flags = re.split(r"^│ (?=-)", done.stdout, flags=re.MULTILINE)[1:]
-    assert len(flags) >= 3
     for flag in flags:
         assert len(re.findall(r"[a-z]{2,}", flag)) >= 4, flag
+    assert len(flags) >= (1 if command == ("benchmark",) else 3)
+    if not subcommand:
+        for name in presets.names():
+            assert re.search(rf"\b{name}\b +\w", done.stdout), name

@@ -1,0 +1,1 @@
+"""Measurements that a reader can repeat: what jobs/benchmark.py runs."""

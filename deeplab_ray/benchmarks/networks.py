@@ -1,0 +1,252 @@
+"""Speed of the paper's networks: its table of kernels, and a training step against an independent one.
+
+Every figure is a ratio of things measured in one run, in turn, on the same machine.
+"""
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deeplab_ray import presets
+from deeplab_ray.config import ModelConfig, RuntimeConfig, SolverConfig
+from deeplab_ray.datasets.base import IGNORE
+from deeplab_ray.models import DeepLab, calibrate_frozen_norms
+from deeplab_ray.models.describe import describe
+from deeplab_ray.training.optimizer import build_optimizer
+from deeplab_ray.training.step import train_step
+
+CLASSES = 21
+# Preset, its head in words, and training speed in images/s in the paper.
+KERNELS = (
+    ("voc12-vgg16-k7r4", "7×7, rate 4", 1.44),
+    ("voc12-vgg16-k4r4", "4×4, rate 4", 2.90),
+    ("voc12-vgg16-k4r8", "4×4, rate 8", 2.90),
+    ("voc12-vgg16-largefov", "3×3, rate 12", 4.84),
+)
+
+
+@dataclass(frozen=True)
+class KernelRow:
+    """One row of the paper's table, measured again."""
+
+    preset: str
+    text: str
+    field_of_view: int
+    parameters: int
+    multiply_adds: int
+    published_images_per_s: float
+    images_per_s: float
+
+
+def measure_kernels(size: int, batch: int, repeats: int, train: bool) -> list[KernelRow]:
+    """Speed of LargeFOV's four variants on crops of size × size: training steps, or forward passes alone.
+
+    The best of `repeats` after one that is not counted; a network at a time, since they are large.
+    """
+    rows = []
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for name, text, published in KERNELS:
+        config = presets.get(name).config.model
+        config = ModelConfig(config.dataset, config.backbone, config.head, "random")
+        found = describe(config, CLASSES, size, size)
+        torch.manual_seed(0)
+        model = DeepLab(config, CLASSES).to(device)
+        step = _our_step(model, _batch(size, batch, device), RuntimeConfig()) if train else _forward(model, size, batch)
+        seconds = min(_times(step, repeats, device))
+        rows.append(
+            KernelRow(
+                name, text, found.field_of_view, found.parameters, found.multiply_adds, published, batch / seconds
+            )
+        )
+        del model, step
+        gc.collect()
+    return rows
+
+
+def format_kernels(rows: list[KernelRow]) -> str:
+    """The table beside the paper's, speeds also as multiples of the slowest's."""
+    head = f"{'kernel':<13} {'FOV':>4} {'parameters':>12} {'G mult-adds':>11}"
+    lines = [f"{head} {'images/s':>9} {'×':>5} {'paper':>6} {'×':>5}"]
+    slowest = rows[0]
+    for row in rows:
+        ours, paper = row.images_per_s / slowest.images_per_s, row.published_images_per_s
+        lines.append(
+            f"{row.text:<13} {row.field_of_view:>4} {row.parameters:>12,} {row.multiply_adds / 1e9:>11.1f} "
+            f"{row.images_per_s:>9.3f} {ours:>5.2f} {paper:>6.2f} {paper / slowest.published_images_per_s:>5.2f}"
+        )
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """A training step of one network."""
+
+    name: str
+    images_per_s: float
+    multiply_adds: int
+    """Of one image's forward pass; a step takes about three times as many."""
+    peak_bytes: int
+    """Largest memory taken on the GPU; 0 on CPU."""
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations a second, forward and backward."""
+        return 2 * 3 * self.multiply_adds * self.images_per_s
+
+
+@dataclass(frozen=True)
+class StepComparison:
+    """Ours against torchvision's, in one run."""
+
+    device: str
+    ours: StepRow
+    rival: StepRow
+    matrix_flops: float
+    """Operations a second that the device reaches on large bfloat16 matrices."""
+
+    @property
+    def ratio(self) -> float:
+        """Ours over the rival's, in multiply-adds a second."""
+        return self.ours.flops / self.rival.flops
+
+
+def compare_steps(size: int, batch: int, repeats: int, precision: str, compiled: bool) -> StepComparison:
+    """ResNet-101 ASPP MSC under `train_step` against torchvision's deeplabv3_resnet101 in plain float32."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    data = _batch(size, batch, device)
+    runtime = RuntimeConfig(precision=precision)  # type: ignore[arg-type]
+
+    def ours() -> StepRow:
+        config = ModelConfig("voc12", "resnet101", "aspp-l", "random", msc=True)
+        torch.manual_seed(0)
+        model = DeepLab(config, CLASSES).to(device)
+        # As a random net starts; without statistics its activations would grow block by block.
+        calibrate_frozen_norms(model.trunk, model.prepare(data[0][:2]))
+        count = describe(config, CLASSES, size, size).multiply_adds
+        step = _our_step(model, data, runtime, compiled)
+        return _measure_step("ResNet-101 ASPP MSC", step, count, batch, repeats, device)
+
+    def rival() -> StepRow:
+        from torchvision.models.segmentation import deeplabv3_resnet101
+
+        torch.manual_seed(0)
+        model = deeplabv3_resnet101(weights=None, weights_backbone=None, num_classes=CLASSES).to(device)
+        with torch.device("meta"):
+            outline = deeplabv3_resnet101(weights=None, weights_backbone=None, num_classes=CLASSES).eval()
+        count = _count(outline, torch.empty(1, 3, size, size, device="meta"))
+        step = _plain_step(model, data)
+        return _measure_step("torchvision deeplabv3_resnet101", step, count, batch, repeats, device)
+
+    # One at a time, each with the whole memory.
+    first, second = ours(), rival()
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    return StepComparison(name, first, second, _matrix_flops(device))
+
+
+def format_steps(found: StepComparison) -> str:
+    """Both networks, and the ratio of their multiply-adds a second."""
+    lines = [
+        f"{'training step':<32} {'images/s':>9} {'G mult-adds':>11} {'TFLOP/s':>8} {'of bf16 rate':>12} {'peak GiB':>9}"
+    ]
+    for row in (found.ours, found.rival):
+        share = row.flops / found.matrix_flops
+        lines.append(
+            f"{row.name:<32} {row.images_per_s:>9.2f} {row.multiply_adds / 1e9:>11.1f} {row.flops / 1e12:>8.2f} "
+            f"{share:>12.1%} {row.peak_bytes / 2**30:>9.2f}"
+        )
+    lines.append(f"{found.device}: multiply-adds a second, ours over torchvision's: {found.ratio:.2f}")
+    return "\n".join(lines)
+
+
+def _batch(size: int, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, CLASSES, (batch, size, size), dtype=torch.uint8, generator=generator)
+    return images.to(device), labels.to(device)
+
+
+def _our_step(
+    model: DeepLab, data: tuple[Tensor, Tensor], runtime: RuntimeConfig, compiled: bool = False
+) -> Callable[[], object]:
+    # A rate at which random weights stay finite over the repeats.
+    optimizer = build_optimizer(model, SolverConfig(learning_rate=1e-8))
+    model.train()
+    network = torch.compile(model) if compiled else model
+    return lambda: train_step(network, optimizer, [data], runtime)  # type: ignore[arg-type]
+
+
+def _forward(model: DeepLab, size: int, batch: int) -> Callable[[], object]:
+    images = _batch(size, batch, model.mean.device)[0]
+    model.eval()
+
+    @torch.inference_mode()
+    def run() -> object:
+        return model(images)
+
+    return run
+
+
+def _plain_step(model: nn.Module, data: tuple[Tensor, Tensor]) -> Callable[[], object]:
+    """What a reader of torchvision's documentation writes."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-8, momentum=0.9, weight_decay=5e-4)
+    images = data[0].permute(0, 3, 1, 2).float().contiguous() / 255
+    labels = data[1].long()
+    model.train()
+
+    def run() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images)["out"], labels, ignore_index=IGNORE)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return run
+
+
+def _count(model: nn.Module, image: Tensor) -> int:
+    total = 0
+
+    def add(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        total += output.numel() * module.get_parameter("weight")[0].numel()
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(add)
+    model(image)
+    return total
+
+
+def _measure_step(
+    name: str, step: Callable[[], object], count: int, batch: int, repeats: int, device: torch.device
+) -> StepRow:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    seconds = sorted(_times(step, repeats, device))[repeats // 2]
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
+    return StepRow(name, batch / seconds, count, peak)
+
+
+def _times(step: Callable[[], object], repeats: int, device: torch.device) -> list[float]:
+    """Seconds of each repeat, after a first that is not counted."""
+    seconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return seconds[1:]
+
+
+def _matrix_flops(device: torch.device) -> float:
+    side = 8192 if device.type == "cuda" else 512
+    a = torch.randn(side, side, device=device, dtype=torch.bfloat16)
+    return 2 * side**3 / min(_times(lambda: a @ a, 20, device))
