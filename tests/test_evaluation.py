@@ -9,13 +9,13 @@ import tiny
 import torch
 
 from deeplab_ray import datasets
-from deeplab_ray.config import ModelConfig
+from deeplab_ray.config import ModelConfig, TestConfig
 from deeplab_ray.crf import DenseCRF
 from deeplab_ray.datasets import decode_image
 from deeplab_ray.errors import UserError
 from deeplab_ray.evaluation import coarse_grid, evaluate, format_crf_search, publish_report, search_crf, spread
 from deeplab_ray.metrics import mean_iou
-from deeplab_ray.models import DeepLab, upsample_scores
+from deeplab_ray.models import DeepLab, score_images, upsample_scores
 from deeplab_ray.shards import open_split
 from deeplab_ray.storage import locate
 
@@ -115,6 +115,23 @@ def test_a_checkpoint_for_other_classes_is_refused(
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="no checkpoint at"):
         evaluate(str(tmp_path / "nowhere"), prepared_scenes, "val")
+
+
+@pytest.mark.slow
+def test_scales_mirror_images_and_tiles_are_as_asked_for(prepared_scenes: str, trained: str) -> None:
+    options = TestConfig((1.0, 1.5), test_mirror=True, tile=49, tile_overlap=16)
+    result = evaluate(trained, prepared_scenes, "val", crf=None, test=options)
+    split = open_split(prepared_scenes, "val")
+    model = DeepLab(CONFIG.model, 12).eval()
+    model.load_state_dict(torch.load(Path(trained) / "model.pt", weights_only=True))
+    expected = np.zeros((12, 12), int)
+    for sample in map(split.read, range(len(split))):
+        truth = split.dataset.decode_label(sample.label)
+        with torch.inference_mode():
+            scores, where = score_images(model, torch.from_numpy(decode_image(sample.image).copy())[None], options)
+        expected += count(truth, upsample_scores(scores, *truth.shape, where)[0].argmax(0).numpy(), 12)
+    assert_nearly_equal(result.confusion, expected)
+    assert result.meta.config.test == options
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """One contract for every backbone with every head; the stride-8 geometry; calibration of a random trunk."""
 
+import copy
 import functools
 from typing import Any
 
@@ -121,7 +122,18 @@ def test_number_of_parameters_with_the_frozen_scales_and_shifts() -> None:
 @pytest.mark.parametrize("name", presets.names())
 def test_every_preset_has_its_network(name: str) -> None:
     model = presets.get(name).config.model
-    outline(model.backbone, model.head, msc=model.msc)
+    shapes = _training_shapes(model.backbone, model.head, model.msc)
+    fcn, msc = [(1, 21, 17, 25)], [(1, 21, 3, 4)] * 3 + [(1, 21, 2, 2)]
+    assert shapes == (fcn if model.head in FCN_HEADS else msc if model.msc else msc[:1])
+
+
+@functools.cache
+def _training_shapes(backbone: str, head: str, msc: bool) -> list[tuple[int, ...]]:
+    """Of what the losses are computed on, for an image of 17 × 25."""
+    model = outline(backbone, head, msc=msc).train()
+    output = model(nothing(17, 25)[:1])
+    model.eval()
+    return [tuple(scores.shape) for scores in (output if isinstance(output, tuple) else (output,))]
 
 
 @pytest.mark.parametrize(
@@ -162,6 +174,21 @@ def test_evaluation_is_the_same_alone_in_company_and_after_a_round_trip(backbone
         other = DeepLab(config(backbone, head), CLASSES)
     other.load_state_dict(model.state_dict(), assign=True)
     assert torch.equal(other.eval()(batch), together)
+
+
+@pytest.mark.parametrize("backbone", ["vgg16", "resnet18"])
+@torch.no_grad()
+def test_mirrored_kernels_see_a_mirrored_image_as_kernels_see_the_image(backbone: str) -> None:
+    """Padding treats left and right alike on sizes of the grid (off it, the grid itself starts at the left)."""
+    model = copy.deepcopy(network(backbone, "aspp-l" if backbone == "resnet18" else "largefov")).eval()
+    x = model.prepare(images(1, 33, 57))
+    expected = model.head(model.trunk(x)).flip(3)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.copy_(module.weight.flip(3))
+    torch.testing.assert_close(
+        model.head(model.trunk(x.flip(3))), expected, rtol=1e-3, atol=1e-3 * float(expected.std())
+    )
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, distributed, multiprocessing
+from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from deeplab_ray.config import ModelConfig, RuntimeConfig, SolverConfig
@@ -88,6 +89,30 @@ def test_loss_is_the_mean_cross_entropy_of_the_labelled_cells() -> None:
     assert loss.shape == ()
     assert not loss.requires_grad
     assert float(loss) == pytest.approx(sum(terms) / len(terms), rel=1e-5)
+
+
+class FullSize(torch.nn.Module):
+    """Scores at every pixel, as FCN's in training: of each class a share of one colour."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.share = torch.nn.Parameter(torch.linspace(0, 1e-2, CLASSES))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images[:, None, ..., 0].float() * self.share.view(1, -1, 1, 1)
+
+
+def test_scores_at_full_size_are_held_against_every_pixel_and_their_loss_may_be_a_sum() -> None:
+    model = FullSize()
+    images, labels = batch(0)
+    with torch.no_grad():
+        expected = F.cross_entropy(model(images), labels.long(), ignore_index=255, reduction="sum")
+    labelled = int((labels != 255).sum())
+    solver = SolverConfig(learning_rate=1e-12)
+    for normalise, divisor in ((True, labelled), (False, 1)):
+        parts = halves(images, labels)
+        loss = train_step(model, build_optimizer(model, solver), parts, RUNTIME, normalise)
+        assert float(loss) == pytest.approx(float(expected) / divisor, rel=1e-4)
 
 
 def test_two_micro_batches_are_one_batch() -> None:

@@ -23,6 +23,7 @@ from deeplab_ray.datasets import decode_image
 from deeplab_ray.embedded_s3 import EmbeddedS3
 from deeplab_ray.errors import UserError
 from deeplab_ray.models import upsample_scores
+from deeplab_ray.models.deeplab import resolve
 from deeplab_ray.shards import open_split
 from deeplab_ray.storage import locate
 from deeplab_ray.training import checkpoint, trainer
@@ -157,7 +158,9 @@ def test_an_output_holds_the_config_and_tensorboard_events_and_no_secret(
     reference: trainer.TrainingResult, s3: EmbeddedS3
 ) -> None:
     output = locate("s3://tests/runs/reference")
-    assert from_json((output / "config.json").read_bytes().decode(), Config) == CONFIG
+    # With the conventions that go with the weights.
+    expected = dataclasses.replace(CONFIG, model=resolve(CONFIG.model))
+    assert from_json((output / "config.json").read_bytes().decode(), Config) == expected
     files = output.files(recursive=True)
     events = [name for name in files if name.startswith("tensorboard/events.out.tfevents.")]
     assert len(events) == 1
