@@ -25,7 +25,7 @@ def chunk(number: int, content: bytes) -> bytes:
 def blob(values: np.ndarray, old: bool = False) -> bytes:
     """BlobProto; old: with num, channels, height and width, as files before 2014 have them."""
     shape = [1] * (4 - values.ndim) + list(values.shape)
-    data = chunk(5, values.astype("<f4").tobytes())
+    data = chunk(5, np.ascontiguousarray(values, "<f4").tobytes())
     if old:
         return b"".join(integer(number, size) for number, size in enumerate(shape, 1)) + data
     return data + chunk(7, chunk(1, b"".join(varint(size) for size in values.shape)))
