@@ -119,7 +119,7 @@ class Layer:
     type: str
     blobs: list[Tensor] = field(repr=False)
     window: Window | None
-    """Of convolutions and pools."""
+    """Of convolutions and pools; None where the file does not say."""
     epsilon: float | None
     """Of batch norms."""
 
@@ -140,9 +140,9 @@ def parse(content: bytes, where: str) -> list[Layer]:
 
 def _layer(layer: Any, kind: str, where: str) -> Layer:
     window = None
-    if kind in ("Convolution", "Deconvolution"):
+    if kind in ("Convolution", "Deconvolution") and layer.HasField("convolution"):
         window = _convolution(layer.convolution)
-    elif kind == "Pooling":
+    elif kind == "Pooling" and layer.HasField("pooling"):
         window = _pooling(layer.pooling)
     epsilon = layer.batch_norm.eps if kind == "BatchNorm" else None
     return Layer(layer.name, kind, [_blob(blob, f"{where}: {layer.name}") for blob in layer.blobs], window, epsilon)

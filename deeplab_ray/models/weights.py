@@ -13,7 +13,7 @@ from deeplab_ray.config import FCN_HEADS, ModelConfig
 from deeplab_ray.errors import UserError
 from deeplab_ray.models import caffe_nets, resnet_weights, vgg_weights
 from deeplab_ray.models.deeplab import DeepLab, resolve
-from deeplab_ray.models.sources import Line, Source, Wish, classifier_names, fill
+from deeplab_ray.models.sources import CONVENTION, Line, Source, Wish, classifier_names, fill
 from deeplab_ray.storage import Location, locate
 
 _HINT = "give a state dict with torchvision's names for this --backbone"
@@ -163,6 +163,8 @@ def _from_checkpoint(config: ModelConfig, classes: int, place: Location) -> tupl
         left = {name: reason for name in classifier_names(own) if name not in kept}
     wishes = {name: Wish((name,)) for name in own if name not in left}
     unused = {name: "not used: a classifier" for name in classifier_names(state) if name not in wishes}
+    if config.input != "auto":
+        unused |= {name: "not used: --input says otherwise" for name in CONVENTION if wishes.pop(name, None)}
     return model, fill(model, Source(str(place), state, wishes, left, unused))
 
 
