@@ -19,6 +19,8 @@ class Args:
     """A checkpoint's folder, or a training run's (its newest checkpoint); a local path or s3:// URI."""
     output: str
     """The ONNX file to write: a local path or s3:// URI."""
+    overwrite: bool = False
+    """Replace the file if there is one."""
 
 
 def main() -> dict[str, Any]:
@@ -30,8 +32,8 @@ def main() -> dict[str, Any]:
     )
     output = locate(args.output)
     check_access(locate(args.checkpoint), output)
-    if output.exists():
-        raise UserError(f"{args.output} exists: give another --output")
+    if output.exists() and not args.overwrite:
+        raise UserError(f"{args.output} exists: give another --output, or --overwrite")
     from deeplab_ray.models.onnx_export import export
     from deeplab_ray.training import checkpoint
 
