@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from deeplab_ray import cli, presets
+from deeplab_ray.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,8 @@ def main() -> dict[str, Any]:
         prog="benchmark.py",
         description=f"Measure what this machine makes of the paper's figures.\n\nPresets:\n{presets.overview()}",
     )
+    if command.size < 17 or command.size % 8 != 1 or command.batch < 1 or command.repeats < 1:
+        raise UserError("--size must be ≡ 1 (mod 8) and at least 17, --batch and --repeats at least 1")
     return command.run()
 
 

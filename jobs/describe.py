@@ -8,7 +8,8 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from deeplab_ray import cli, presets
+from deeplab_ray import cli, datasets, presets
+from deeplab_ray.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,8 +18,8 @@ class Args:
     """Name of a preset (see below)."""
     crop: int = 0
     """Side of the square image in pixels; 0: the preset's training crop."""
-    classes: int = 21
-    """Number of classes; VOC 2012's by default, whatever the preset's dataset is."""
+    classes: int = 0
+    """Number of classes; 0: those of the preset's dataset, or VOC 2012's 21 where we have no such dataset."""
 
 
 def main() -> dict[str, Any]:
@@ -28,10 +29,14 @@ def main() -> dict[str, Any]:
         description=f"Print what a preset's network is made of.\n\nPresets:\n{presets.overview()}",
     )
     preset = presets.get(args.preset)
+    if args.crop < 0 or args.classes < 0:
+        raise UserError("--crop and --classes must not be negative; 0 takes the preset's")
+    dataset = preset.config.model.dataset
+    classes = args.classes or (len(datasets.get(dataset).classes) if dataset in datasets.names() else 21)
     from deeplab_ray.models.describe import describe
 
     size = args.crop or preset.config.augment.crop
-    found = describe(preset.config.model, args.classes, size, size)
+    found = describe(preset.config.model, classes, size, size)
     print(f"{preset.name}: {preset.describe()}")
     print(f"  field of view    {found.field_of_view} × {found.field_of_view} pixels")
     print(f"  parameters       {found.parameters:,} ({found.trainable_parameters:,} are trained)")

@@ -11,6 +11,7 @@ import tiny
 from deeplab_ray import presets, tuning
 from deeplab_ray.config import Config, SearchConfig, from_json
 from deeplab_ray.errors import UserError
+from deeplab_ray.models.deeplab import resolve
 from deeplab_ray.storage import locate
 from deeplab_ray.training import checkpoint, trainer
 
@@ -53,7 +54,7 @@ def test_a_search_ends_and_its_best_configuration_trains(
         CONFIG.solver, learning_rate=trials[0].learning_rate, batch=trials[0].batch, power=trials[0].power
     )
     assert config.solver == expected
-    assert (config.model, config.augment, config.crf) == (CONFIG.model, CONFIG.augment, CONFIG.crf)
+    assert (config.model, config.augment, config.crf) == (resolve(CONFIG.model), CONFIG.augment, CONFIG.crf)
     result = trainer.run(config, prepared_scenes, f"{output}/retrained")
     assert result.iterations == 4
     assert from_json(locate(f"{output}/retrained/config.json").read_bytes().decode(), Config) == config

@@ -183,8 +183,7 @@ def _train_worker(loop_config: dict[str, Any]) -> None:
     ddp = ray.train.torch.prepare_model(
         model,
         move_to_device=False,
-        # All buffers are constants: there is nothing to broadcast.
-        parallel_strategy_kwargs={"broadcast_buffers": False, "gradient_as_bucket_view": True},
+        parallel_strategy_kwargs={"gradient_as_bucket_view": True},
     )
     ddp.train()
     # Validation, with its many sizes, goes on uncompiled.

@@ -1,6 +1,5 @@
-"""The demo: it ends by itself with a report, and leaves nothing behind when it is interrupted."""
+"""The demo leaves nothing behind when it is interrupted."""
 
-import json
 import os
 import signal
 import subprocess
@@ -19,7 +18,8 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     """The demo in a process group of its own, as a shell starts it."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RAY_"))}
     return subprocess.Popen(
-        [sys.executable, "-u", str(JOB), *arguments],
+        # Where the tests run in the background, SIGINT is switched off, and the demo would inherit that.
+        ["env", "--default-signal=INT", sys.executable, "-u", str(JOB), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -53,30 +53,13 @@ def running(pids: set[int]) -> set[int]:
     return {pid for pid in pids if is_running(pid)}
 
 
-def test_a_short_demo_ends_with_a_report(tmp_path: Path) -> None:
-    demo = start("--output", str(tmp_path / "report"), "--iterations", "4")
-    output = demo.communicate(timeout=300)[0]
-    assert demo.returncode == 0, output
-    last = output.splitlines()[-1]
-    assert last.startswith("RESULT "), output
-    result = json.loads(last.removeprefix("RESULT "))
-    assert (result["images"], result["workers"]) == (40, 2)
-    assert 0 <= result["miou"] <= 1
-    assert 0 <= result["miou_crf"] <= 1
-    assert Path(result["report"]) == tmp_path / "report" / "report.html"
-    page = Path(result["report"]).read_text()
-    assert f"{100 * result['miou']:.1f}" in page
-    assert f"open {result['report']}" in output
-
-
-@pytest.mark.parametrize("moment", ["drawing street scenes", "training scenes-resnet18-largefov"])
-def test_an_interrupted_demo_leaves_no_process_and_no_folder_behind(tmp_path: Path, moment: str) -> None:
+def test_an_interrupted_demo_leaves_no_process_and_no_folder_behind(tmp_path: Path) -> None:
     demo = start("--output", str(tmp_path / "report"))
     assert demo.stdout is not None
     lines = []
     for line in demo.stdout:
         lines.append(line)
-        if moment in line:
+        if "training scenes-resnet18-largefov" in line:
             break
     time.sleep(5)
     below = descendants(demo.pid)
