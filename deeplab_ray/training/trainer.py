@@ -6,8 +6,10 @@
 import dataclasses
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -122,7 +124,7 @@ def run(
             execution_options=ray.data.ExecutionOptions(preserve_order=True), enable_shard_locality=False
         ),
     )
-    trainer.fit()
+    _fit(trainer)
     last = checkpoint.find(output)
     meta = checkpoint.read_meta(last)
     scores = [record["miou"] for record in meta.history if "miou" in record]
@@ -132,6 +134,26 @@ def run(
         loss=meta.history[-1]["loss"],
         miou=scores[-1] if scores else None,
     )
+
+
+def _fit(trainer: ray.train.torch.TorchTrainer) -> None:
+    """`trainer.fit()`, left at once by Ctrl-C with KeyboardInterrupt.
+
+    On the main thread Ray Train puts a handler of its own in place, which ends the process with exit code 0 or 1.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        trainer.fit()
+        return
+    done: Future[object] = Future()
+
+    def fit() -> None:
+        try:
+            done.set_result(trainer.fit())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=fit, daemon=True).start()
+    done.result()
 
 
 def checked_weights(config: Config, split: Split) -> Config:
