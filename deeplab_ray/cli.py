@@ -32,6 +32,7 @@ _ENVIRONMENT = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DATA_LOG_LEVEL": "WARNING",
     # Train's controller polls its workers that often; each report waits for a poll.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     # Without it, what a training worker prints comes twice.
@@ -127,12 +128,8 @@ def start_ray(cpus: int | None = None) -> None:
 
 def _init(**options: Any) -> None:
     import ray
-    import ray.data
 
     ray.init(logging_level=logging.WARNING, **options)
-    for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler):
-            handler.setLevel(logging.WARNING)
 
 
 def _check_reachable(address: str) -> None:

@@ -125,6 +125,8 @@ class SolverConfig:
     """Iterations between two steps of the step policy."""
     step_factor: float = 0.1
     """What a step of the step policy multiplies the rate by."""
+    warmup: int = 0
+    """Iterations over which the rate rises in a line to the policy's; random weights need it, pretrained ones not."""
     iterations: int = 20_000
     """Number of weight updates."""
     batch: int = 10
@@ -133,6 +135,8 @@ class SolverConfig:
     """Micro-batches whose gradients each worker adds up before an update."""
     momentum: float = 0.9
     """Momentum of SGD."""
+    nesterov: bool = False
+    """Nesterov's momentum in the place of the paper's: faster from random weights."""
     weight_decay: float = 5e-4
     """L2 penalty of the weights; biases that the recipe exempts have none."""
     normalise: bool = True
@@ -147,10 +151,12 @@ class SolverConfig:
         _require(self.power >= 0, f"poly power {self.power} must not be negative; the paper's is 0.9")
         _require(self.step_every >= 1, f"step_every {self.step_every} must be at least 1 iteration")
         _require(0 < self.step_factor <= 1, f"step_factor {self.step_factor} must lie in (0, 1]")
+        _require(self.warmup >= 0, f"warmup {self.warmup} must not be negative")
         _require(self.iterations >= 1, f"iterations {self.iterations} must be at least 1")
         _require(self.batch >= 1, f"batch {self.batch} must be at least 1 crop")
         _require(self.accumulation >= 1, f"accumulation {self.accumulation} must be at least 1")
         _require(0 <= self.momentum < 1, f"momentum {self.momentum} must lie in [0, 1)")
+        _require(self.momentum > 0 or not self.nesterov, "nesterov needs a momentum above 0, such as 0.9")
         _require(self.weight_decay >= 0, f"weight decay {self.weight_decay} must not be negative")
 
 

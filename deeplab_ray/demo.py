@@ -78,14 +78,14 @@ def _draw(folder: Path) -> None:
 def _steps(folder: Path, output: str, iterations: int, say: Any) -> dict[str, Any]:
     say("drawing street scenes, starting Ray")
     with _drawing(folder):
-        cli.start_ray()
+        cli.start_ray(cpus=max(2, os.cpu_count() or 1))
         from deeplab_ray import evaluation
         from deeplab_ray.prepare import prepare
         from deeplab_ray.report import format_table, gallery_strip
         from deeplab_ray.training import trainer
 
     say(f"drew {SCENES['train']} scenes to train on and {SCENES['val']} to validate on; preparing shards")
-    prepare("scenes", str(folder), "s3://demo/scenes", rows_per_shard=40)
+    prepare("scenes", str(folder), "s3://demo/scenes", rows_per_shard=100)
 
     config = presets.get(PRESET).config
     config = replace(

@@ -134,7 +134,7 @@ class Predictor:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model, meta = checkpoint.load_model(place)
         self.test = test or meta.config.test
-        self.model = model.to(self.device)
+        self.model = model.on(self.device)
         if self.device.type == "cpu":
             # Ray sets one thread for a fraction of a CPU; the CRF actors are idle until scores arrive.
             torch.set_num_threads(os.cpu_count() or 1)

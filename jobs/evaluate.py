@@ -36,8 +36,8 @@ class Args:
     tile: int = 0
     """Side in pixels, ≡ 1 (mod 8), of the tiles that larger images are scored in. 0: as the checkpoint's config has
     it."""
-    tile_overlap: int = 128
-    """Pixels that neighbouring tiles share at least."""
+    tile_overlap: int | None = None
+    """Pixels that neighbouring tiles share at least; by default as the checkpoint's config has it."""
 
 
 def _crf(choice: str) -> CRFParams | str | None:
@@ -48,7 +48,7 @@ def _crf(choice: str) -> CRFParams | str | None:
 
 def _test(args: Args) -> TestConfig | None:
     """The checkpoint's options with those of the command line in their place; None where it names none."""
-    if not (args.test_scales or args.test_mirror or args.tile):
+    if not (args.test_scales or args.test_mirror or args.tile) and args.tile_overlap is None:
         return None
     from deeplab_ray.training import checkpoint
 
@@ -57,7 +57,7 @@ def _test(args: Args) -> TestConfig | None:
         args.test_scales or own.test_scales,
         args.test_mirror or own.test_mirror,
         args.tile or own.tile,
-        args.tile_overlap if args.tile else own.tile_overlap,
+        own.tile_overlap if args.tile_overlap is None else args.tile_overlap,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from tyro.conf import Positional
 
 from deeplab_ray import cli, datasets, presets
+from deeplab_ray.errors import UserError
 from deeplab_ray.storage import check_access, locate
 
 
@@ -37,6 +38,11 @@ def main() -> dict[str, Any]:
         description=f"Turn a file of pretrained weights into a checkpoint.\n\nPresets:\n{presets.overview()}",
     )
     config = presets.get(args.preset).config
+    if not args.dataset and config.model.dataset not in datasets.names():
+        raise UserError(
+            f"the classes of {config.model.dataset} are not known here: name the dataset to predict with --dataset: "
+            f"{', '.join(datasets.names())}"
+        )
     dataset = datasets.get(args.dataset or config.model.dataset)
     source = locate(args.file)
     check_access(source, locate(args.output))

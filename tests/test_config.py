@@ -40,6 +40,8 @@ NONSENSE: list[tuple[Callable[[], Any], str]] = [
     (lambda: AugmentConfig(crop=-7), "such as 17 or 25"),
     (lambda: AugmentConfig(scale_min=0), "need 0 < scale_min <= scale_max"),
     (lambda: AugmentConfig(scale_min=2, scale_max=1), "need 0 < scale_min <= scale_max"),
+    (lambda: SolverConfig(warmup=-1), "warmup -1 must not be negative"),
+    (lambda: SolverConfig(nesterov=True, momentum=0), "nesterov needs a momentum above 0"),
     (lambda: CRFParams(w1=-1), "must not be negative"),
     (lambda: CRFParams(sigma_beta=0), "sigma_beta=0 must be above 0"),
     (lambda: CRFParams(crf_iterations=0), "crf_iterations 0 must be at least 1"),

@@ -55,7 +55,7 @@ def measure_kernels(size: int, batch: int, repeats: int, train: bool) -> list[Ke
         config = ModelConfig(config.dataset, config.backbone, config.head, "random")
         found = describe(config, CLASSES, size, size)
         torch.manual_seed(0)
-        model = DeepLab(config, CLASSES).to(device)
+        model = DeepLab(config, CLASSES).on(device)
         step = _our_step(model, _batch(size, batch, device), RuntimeConfig()) if train else _forward(model, size, batch)
         seconds = min(_times(step, repeats, device))
         rows.append(
@@ -124,7 +124,7 @@ def compare_steps(size: int, batch: int, repeats: int, precision: str, compiled:
     def ours() -> StepRow:
         config = ModelConfig("voc12", "resnet101", "aspp-l", "random", msc=True)
         torch.manual_seed(0)
-        model = DeepLab(config, CLASSES).to(device)
+        model = DeepLab(config, CLASSES).on(device)
         # As a random net starts; without statistics its activations would grow block by block.
         calibrate_frozen_norms(model.trunk, model.prepare(data[0][:2]))
         count = describe(config, CLASSES, size, size).multiply_adds

@@ -49,8 +49,9 @@ def _resize(images: Tensor, scale: tuple[int, int], corners: bool) -> Tensor:
     above, below = scale
     if corners:
         size = [(n - 1) * above // below + 1 for n in images.shape[-2:]]
-    else:
-        size = [n * above // below for n in images.shape[-2:]]
-        # At least one pixel: what is 0 becomes 1.
-        size = [n + 1 // (n + 1) for n in size]
-    return F.interpolate(images, size=size, mode="bilinear", align_corners=corners)
+        return F.interpolate(images, size=size, mode="bilinear", align_corners=True)
+    # A side of one pixel stays one.
+    height, width = images.shape[-2:]
+    images = F.pad(images, (0, 1 // width, 0, 1 // height), mode="replicate")
+    # Pixels lie 1/scale apart, also where the size is not a multiple of it.
+    return F.interpolate(images, scale_factor=above / below, mode="bilinear", align_corners=False)

@@ -27,6 +27,7 @@ def build_optimizer(model: nn.Module, solver: SolverConfig) -> optim.SGD:
         ],
         lr=solver.learning_rate,
         momentum=solver.momentum,
+        nesterov=solver.nesterov,
         fused=all(parameter.is_cuda for group in groups.values() for parameter in group),
     )
 

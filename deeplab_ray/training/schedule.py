@@ -7,10 +7,13 @@ def learning_rate(solver: SolverConfig, iteration: int) -> float:
     """Base rate of update `iteration` (0-based).
 
     poly: rate × (1 − iteration/iterations)^power; step: rate × step_factor^⌊iteration/step_every⌋ (section 4.1);
-    fixed: rate.
+    fixed: rate. During the first `warmup` updates it is multiplied by (iteration + 1)/warmup.
     """
-    if solver.policy == "fixed":
-        return solver.learning_rate
+    rate = solver.learning_rate
+    if iteration < solver.warmup:
+        rate *= (iteration + 1) / solver.warmup
     if solver.policy == "poly":
-        return solver.learning_rate * (1 - iteration / solver.iterations) ** solver.power
-    return solver.learning_rate * solver.step_factor ** (iteration // solver.step_every)
+        rate *= (1 - iteration / solver.iterations) ** solver.power
+    elif solver.policy == "step":
+        rate *= solver.step_factor ** (iteration // solver.step_every)
+    return rate

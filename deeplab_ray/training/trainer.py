@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -40,6 +40,8 @@ from deeplab_ray.training.step import autocast, sum_over_workers, train_step
 
 _CONFIG = "config.json"
 _CALIBRATION_CROPS = 16
+# On CPUs: by default glibc gives each large activation back to the kernel, and faults the next one in page by page.
+_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**31)}
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ def run(
             failure_config=ray.train.FailureConfig(max_failures=runtime.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=runtime.keep_checkpoints),
             callbacks=list(callbacks),  # type: ignore[arg-type]
+            worker_runtime_env={"env_vars": {} if gpus else _ALLOCATOR},
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
         ),
         datasets={"train": _dataset_factory(job)},
@@ -187,11 +190,14 @@ def _train_worker(loop_config: dict[str, Any]) -> None:
     device = ray.train.torch.get_device()
     if device.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+    batches = _batches(config, device)
+    # The pipeline starts while the network is made.
+    first = ThreadPoolExecutor(1).submit(next, batches)
     torch.manual_seed(runtime.seed)
     model = build(config.model, len(job.train.dataset.classes))
     if config.model.weights == "random":
         _calibrate(model, job)
-    model = model.to(device)
+    model.on(device)
     optimizer = build_optimizer(model, solver)
 
     start, history = 0, []
@@ -211,11 +217,13 @@ def _train_worker(loop_config: dict[str, Any]) -> None:
     # Validation, with its many sizes, goes on uncompiled.
     network = cast(nn.Module, torch.compile(ddp)) if runtime.compile else ddp
     progress = _Progress(job, start, history) if rank == 0 else None
-    batches = _batches(start, config, device)
     for iteration in range(start, solver.iterations):
+        of, micro_batches = first.result() if iteration == start else next(batches)
+        if of != iteration:
+            raise RuntimeError(f"expected the samples of iteration {iteration}, got those of {of}")
         rate = learning_rate(solver, iteration)
         set_rate(optimizer, rate)
-        loss = train_step(network, optimizer, next(batches), runtime, solver.normalise)
+        loss = train_step(network, optimizer, micro_batches, runtime, solver.normalise)
         done = iteration + 1
         if progress:
             progress.add(done, loss, rate)
@@ -253,18 +261,15 @@ def _calibrate(model: DeepLab, job: _Job) -> None:
     calibrate_frozen_norms(model.trunk, model.prepare(torch.from_numpy(images)))
 
 
-def _batches(start: int, config: Config, device: torch.device) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
-    """This worker's micro-batches of iteration start, start + 1, …"""
+def _batches(config: Config, device: torch.device) -> Iterator[tuple[int, list[tuple[torch.Tensor, torch.Tensor]]]]:
+    """Iterations in their order from where the run is, each with this worker's micro-batches."""
     shard = ray.train.get_dataset_shard("train")
     size = config.micro_batch
     share = size * config.solver.accumulation
-    for iteration, batch in enumerate(
-        shard.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=2), start
-    ):
-        if not (batch["iteration"] == iteration).all():
-            raise RuntimeError(f"expected the samples of iteration {iteration}, got {set(batch['iteration'])}")
+    for batch in shard.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=2):
+        (iteration,) = set(batch["iteration"].tolist())
         images, labels = (torch.from_numpy(np.array(batch[name])).to(device) for name in ("image", "label"))
-        yield [(images[i : i + size], labels[i : i + size]) for i in range(0, share, size)]
+        yield iteration, [(images[i : i + size], labels[i : i + size]) for i in range(0, share, size)]
 
 
 def _validate(model: DeepLab, split: Split, device: torch.device, precision: str, test: TestConfig) -> np.ndarray:

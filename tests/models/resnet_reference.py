@@ -113,8 +113,9 @@ def multiscale_scores(
         if corners:
             # Interp: shrink by the denominator, then zoom by the numerator.
             size = [((n - 1) // denominator) * numerator + 1 for n in (height, width)]
+            image = F.interpolate(bgr, size, mode="bilinear", align_corners=True)
         else:
-            size = [int(n * numerator / denominator) for n in (height, width)]
-        part = scores(F.interpolate(bgr, size, mode="bilinear", align_corners=corners), trunk, heads)
+            image = F.interpolate(bgr, scale_factor=numerator / denominator, mode="bilinear", align_corners=False)
+        part = scores(image, trunk, heads)
         parts.append(F.interpolate(part, parts[0].shape[-2:], mode="bilinear", align_corners=corners))
     return torch.stack(parts).amax(0)

@@ -1,6 +1,8 @@
 """The learning-rate policies against figures worked out by hand."""
 
 import itertools
+from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -28,3 +30,11 @@ def test_steps_come_at_every_multiple() -> None:
     assert learning_rate(solver, 0) == learning_rate(solver, 1999) == 1e-3
     assert learning_rate(solver, 2000) == learning_rate(solver, 3999) == pytest.approx(1e-4)
     assert learning_rate(solver, 4000) == learning_rate(solver, 5999) == pytest.approx(1e-5)
+
+
+@pytest.mark.parametrize("policy", ["poly", "step", "fixed"])
+def test_warmup_rises_in_a_line_to_the_policys_rate(policy: Literal["poly", "step", "fixed"]) -> None:
+    plain = SolverConfig(learning_rate=0.4, policy=policy, iterations=100, step_every=10)
+    warm = replace(plain, warmup=20)
+    for iteration, factor in ((0, 1 / 20), (9, 10 / 20), (19, 1), (20, 1), (99, 1)):
+        assert learning_rate(warm, iteration) == pytest.approx(factor * learning_rate(plain, iteration))
