@@ -202,6 +202,8 @@ class RuntimeConfig:
     """Arithmetic of forward and backward (autocast); weights and updates stay float32."""
     compile: bool = False
     """Compile the training step's network with torch.compile (minutes at the start, faster on a GPU after)."""
+    fused: bool | None = None
+    """Update the weights in one fused kernel; unset: on a GPU."""
     seed: int = 0
     """Seed of initialisation, sample order and augmentation."""
     log_every: int = 20

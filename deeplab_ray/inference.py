@@ -35,6 +35,8 @@ from deeplab_ray.training.step import autocast
 
 Row = dict[str, Any]
 _BLOCK_IMAGES = 4
+# On a small machine a second CRF actor takes longer to start than it saves on fewer images.
+_WORTH_A_SECOND = 100
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def plan_pools(images: int) -> Pools:
             f"the cluster has {total:g} CPU; inference needs {CPUS_FOR_DATA:g} for reading and {share:g} each for "
             f"{predictors} predictor(s) and at least one CRF actor: add CPUs"
         )
-    return Pools(predictors, share, 1 if gpus else 0, min(refiners, 2), share)
+    return Pools(predictors, share, 1 if gpus else 0, min(refiners, 2 if images > _WORTH_A_SECOND else 1), share)
 
 
 def _blocks(images: int) -> int:

@@ -5,13 +5,12 @@ from torch import nn, optim
 from deeplab_ray.config import SolverConfig
 
 
-def build_optimizer(model: nn.Module, solver: SolverConfig) -> optim.SGD:
+def build_optimizer(model: nn.Module, solver: SolverConfig, fused: bool | None = None) -> optim.SGD:
     """SGD over the trainable parameters, each group with the factor of its rate in "rate_factor".
 
     As in the original solvers' prototxt files: classifier weights ×10 (`classifier_factor`), classifier biases ×20,
-    other biases ×2;
-    weight decay on weights only. `set_rate` applies a base rate to all groups. On a GPU the update is one fused
-    kernel.
+    other biases ×2; weight decay on weights only. `set_rate` applies a base rate to all groups.
+    fused: update in one kernel; None: where all parameters are on a GPU.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -28,7 +27,7 @@ def build_optimizer(model: nn.Module, solver: SolverConfig) -> optim.SGD:
         lr=solver.learning_rate,
         momentum=solver.momentum,
         nesterov=solver.nesterov,
-        fused=all(parameter.is_cuda for group in groups.values() for parameter in group),
+        fused=all(parameter.is_cuda for group in groups.values() for parameter in group) if fused is None else fused,
     )
 
 

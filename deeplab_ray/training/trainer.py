@@ -198,7 +198,7 @@ def _train_worker(loop_config: dict[str, Any]) -> None:
     if config.model.weights == "random":
         _calibrate(model, job)
     model.on(device)
-    optimizer = build_optimizer(model, solver)
+    optimizer = build_optimizer(model, solver, runtime.fused)
 
     start, history = 0, []
     reported = ray.train.get_checkpoint()
