@@ -21,7 +21,7 @@ WORKERS = 2
 SCENES = {"train": 200, "val": 40}
 # Not the seed on which the preset was found.
 SEED = 1
-HEIGHT, WIDTH = 160, 320
+HEIGHT, WIDTH = 128, 256
 _STRIP_ROWS = 3
 
 
