@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from deeplab_ray import cli, presets
 from deeplab_ray.config import CRFParams, TestConfig, load
+from deeplab_ray.errors import UserError
 from deeplab_ray.storage import check_access, locate
 
 
@@ -53,6 +54,8 @@ def _test(args: Args) -> TestConfig | None:
     from deeplab_ray.training import checkpoint
 
     own = checkpoint.read_meta(checkpoint.find(args.checkpoint)).config.test
+    if args.tile_overlap is not None and not (args.tile or own.tile):
+        raise UserError("--tile-overlap is for tiles: pass --tile, too, such as --tile 513")
     return TestConfig(
         args.test_scales or own.test_scales,
         args.test_mirror or own.test_mirror,

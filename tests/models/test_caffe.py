@@ -125,6 +125,7 @@ def test_deeplabs_resnet101_msc(resnet: ResNet, resnet_file: Path) -> None:
         ("bn2b_branch2a", wire.epsilon(1e-3), "bn2b_branch2a has epsilon 0.001, this network 1e-05"),
         ("bn2c_branch2a_res05", None, "bn2c_branch2a_res05 is a copy of a layer that is not there"),
         ("conv1_res05", np.zeros((64, 3, 7, 7)), "conv1_res05 differs from conv1"),
+        ("pool5a", (3, 1, 1), "pool5a pools where this network does not"),
         ("surprise", np.zeros(3), r"holds surprise\.0, which this network lacks"),
     ],
 )
@@ -144,6 +145,8 @@ def test_a_net_that_is_another_is_refused(
         layers[found[1].decode()] = content
     if isinstance(replacement, str):
         assert layers.pop(name)
+    elif isinstance(replacement, tuple) and name.startswith("pool"):
+        layers[name] = wire.layer(name, "Pooling", [], (wire.POOLING, wire.pooling(*replacement)))
     elif isinstance(replacement, tuple):
         assert name in layers
         layers[name] = wire.layer(name, "Convolution", [np.ones(1)], (wire.CONVOLUTION, wire.convolution(*replacement)))

@@ -57,11 +57,12 @@ def test_rate_is_scaled_by_each_groups_factor() -> None:
     }
 
 
+@pytest.mark.parametrize("fused", [None, True])
 @pytest.mark.parametrize(("nesterov", "steps"), [(False, [1, 1.9]), (True, [1.9, 2.71])])
-def test_momentum_is_plain_or_nesterovs(nesterov: bool, steps: list[float]) -> None:
+def test_momentum_is_plain_or_nesterovs(nesterov: bool, steps: list[float], fused: bool | None) -> None:
     layer = torch.nn.Linear(1, 1, bias=False)
     solver = SolverConfig(learning_rate=0.1, momentum=0.9, nesterov=nesterov, weight_decay=0)
-    optimizer = build_optimizer(layer, solver)
+    optimizer = build_optimizer(layer, solver, fused)
     for step in steps:
         before = layer.weight.item()
         layer.weight.grad = torch.ones_like(layer.weight)
