@@ -106,3 +106,9 @@ def test_a_checkpoint_for_other_classes(prepared_scenes: str, tmp_path: Path) ->
     assert said.startswith(f"the checkpoint {stranger} predicts 11 classes")
     assert "has 12 (scenes): evaluate on data of the same dataset" in said
     assert not list(tmp_path.glob("evaluation*"))
+
+
+def test_an_overlap_of_tiles_without_tiles(prepared_scenes: str, tmp_path: Path) -> None:
+    own = tiny.checkpoint(tmp_path, tiny.config(), datasets.get("scenes").classes)
+    said = mistake("evaluate", "--checkpoint", str(own), "--data", prepared_scenes, "--tile-overlap", "64")
+    assert said == "--tile-overlap is for tiles: pass --tile, too, such as --tile 513"
