@@ -135,6 +135,26 @@ def _training_shapes(backbone: str, head: str, msc: bool) -> list[tuple[int, ...
     return [tuple(scores.shape) for scores in (output if isinstance(output, tuple) else (output,))]
 
 
+@pytest.mark.parametrize("name", presets.names())
+def test_backward_of_every_preset_reaches_what_is_trained_and_nothing_frozen(name: str) -> None:
+    model = presets.get(name).config.model
+    trained, reached, kept = _gradients(model.backbone, model.head, model.msc)
+    assert reached == trained
+    assert not any(tensor.requires_grad for tensor in kept)
+
+
+@functools.cache
+def _gradients(backbone: str, head: str, msc: bool) -> tuple[set[str], set[str], list[torch.Tensor]]:
+    """Parameters that are trained, those with a gradient after a backward pass, and the frozen tensors."""
+    with torch.device("meta"):
+        model = DeepLab(config(backbone, head, msc=msc), 21).train()
+    output = model(nothing(17, 25)[:1])
+    sum(scores.sum() for scores in (output if isinstance(output, tuple) else (output,))).backward()
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    reached = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return trained, reached, list(model.buffers())
+
+
 @pytest.mark.parametrize(
     ("backbone", "head", "options"),
     [("resnet101", "k7r4", {}), ("vgg16", "plain", {}), ("vgg16", "fcn8s", {"msc": True})],
