@@ -126,7 +126,7 @@ class SolverConfig:
     step_factor: float = 0.1
     """What a step of the step policy multiplies the rate by."""
     warmup: int = 0
-    """Iterations over which the rate rises in a line to the policy's; random weights need it, pretrained ones not."""
+    """Iterations over which the rate rises in a line to the policy's; helps random weights."""
     iterations: int = 20_000
     """Number of weight updates."""
     batch: int = 10
