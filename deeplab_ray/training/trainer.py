@@ -203,8 +203,9 @@ def _train_worker(loop_config: dict[str, Any]) -> None:
     start, history = 0, []
     reported = ray.train.get_checkpoint()
     if reported is not None:
-        with reported.as_directory() as folder:
-            meta = checkpoint.restore(locate(folder), model, optimizer)
+        # Not by `reported.as_directory()`: workers of a node share that folder, and one that comes late downloads into
+        # it again while the others read.
+        meta = checkpoint.restore(job.output / Path(reported.path).name, model, optimizer)
         start, history = meta.iteration, meta.history
     # Dropout differs between workers, and between a start and a restart.
     torch.manual_seed(hash((runtime.seed, rank, start)) % 2**63)
