@@ -29,6 +29,9 @@ __all__ = [
 ]
 
 Backbone = Literal["vgg16", "resnet18", "resnet101"]
+Precision = Literal["float32", "bfloat16"]
+InputConvention = Literal["auto", "caffe", "torchvision", "torchvision-features"]
+Strides = Literal["auto", "caffe", "torchvision"]
 Head = Literal["plain", "largefov", "k7r4", "k4r4", "k4r8", "aspp-s", "aspp-l", "fcn32s", "fcn16s", "fcn8s"]
 FCN_HEADS: tuple[Head, ...] = ("fcn32s", "fcn16s", "fcn8s")
 _VGG_HEADS: tuple[Head, ...] = ("largefov", "k7r4", "k4r4", "k4r8", "aspp-s", "aspp-l", *FCN_HEADS)
@@ -63,10 +66,10 @@ class ModelConfig:
     """Start: "torchvision" (ImageNet, downloaded), "torchvision-features" (the same for VGG-16 as Caffe trained it),
     "random", or a path or s3:// URI of a .pth state dict, a .caffemodel, or a checkpoint; "coco", "fcn32s" and
     "fcn16s" stand for the network that a preset starts from, which has to be named."""
-    input: Literal["auto", "caffe", "torchvision", "torchvision-features"] = "auto"
+    input: InputConvention = "auto"
     """What the weights saw: caffe: RGB 0..255 minus the mean; torchvision: divided by a standard deviation, too;
     torchvision-features: caffe's with the mean rounded; auto: as the weights say."""
-    strides: Literal["auto", "caffe", "torchvision"] = "auto"
+    strides: Strides = "auto"
     """ResNet's blocks: caffe: stride in the first 1×1, one dilation throughout res4 and res5; torchvision: stride in
     the 3×3, whose first in res4 and res5 keeps the dilation before; auto: as the weights say."""
     msc: bool = False
@@ -198,7 +201,7 @@ class RuntimeConfig:
     """GPUs of a worker; unset: 1 where the cluster has GPUs, else 0 (train on CPU)."""
     cpus_per_worker: float = 0.5
     """Logical CPUs that a worker takes; what is left feeds it, at least 1 CPU must be."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """Arithmetic of forward and backward (autocast); weights and updates stay float32."""
     compile: bool = False
     """Compile the training step's network with torch.compile (minutes at the start, faster on a GPU after)."""

@@ -7,13 +7,14 @@ import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deeplab_ray import presets
-from deeplab_ray.config import ModelConfig, RuntimeConfig, SolverConfig
+from deeplab_ray.config import ModelConfig, Precision, RuntimeConfig, SolverConfig
 from deeplab_ray.datasets.base import IGNORE
 from deeplab_ray.models import DeepLab, calibrate_frozen_norms
 from deeplab_ray.models.describe import describe
@@ -115,11 +116,11 @@ class StepComparison:
         return self.ours.flops / self.rival.flops
 
 
-def compare_steps(size: int, batch: int, repeats: int, precision: str, compiled: bool) -> StepComparison:
+def compare_steps(size: int, batch: int, repeats: int, precision: Precision, compiled: bool) -> StepComparison:
     """ResNet-101 ASPP MSC under `train_step` against torchvision's deeplabv3_resnet101 in plain float32."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = _batch(size, batch, device)
-    runtime = RuntimeConfig(precision=precision)  # type: ignore[arg-type]
+    runtime = RuntimeConfig(precision=precision)
 
     def ours() -> StepRow:
         config = ModelConfig("voc12", "resnet101", "aspp-l", "random", msc=True)
@@ -176,8 +177,8 @@ def _our_step(
     # A rate at which random weights stay finite over the repeats.
     optimizer = build_optimizer(model, SolverConfig(learning_rate=1e-8))
     model.train()
-    network = torch.compile(model) if compiled else model
-    return lambda: train_step(network, optimizer, [data], runtime)  # type: ignore[arg-type]
+    network = cast(nn.Module, torch.compile(model)) if compiled else model
+    return lambda: train_step(network, optimizer, [data], runtime)
 
 
 def _forward(model: DeepLab, size: int, batch: int) -> Callable[[], object]:

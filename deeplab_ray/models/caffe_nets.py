@@ -10,6 +10,7 @@ from deeplab_ray.errors import UserError
 from deeplab_ray.models import resnet_weights, vgg_weights
 from deeplab_ray.models.caffe import Layer, Window, parse
 from deeplab_ray.models.deeplab import DeepLab
+from deeplab_ray.models.resnet import FrozenBatchNorm2d
 from deeplab_ray.models.sources import Source, Wish, classifier_names
 
 # The copies at ×0.5 and ×0.75 of MSC share the weights of the layer without this part of the name.
@@ -153,7 +154,8 @@ def _window_and_epsilon(model: nn.Module, name: str) -> tuple[Window | None, flo
         assert not isinstance(module.padding, str)
         sizes = (module.kernel_size, module.stride, module.padding, module.dilation)
         return Window(*(pair(size) for size in sizes)), None
-    return None, float(module.eps)  # type: ignore[arg-type]
+    assert isinstance(module, FrozenBatchNorm2d)
+    return None, float(module.eps)
 
 
 def _check_all(layers: dict[str, Layer], expected: dict[str, tuple[Window | None, float | None]], where: str) -> None:

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from deeplab_ray.config import FCN_HEADS, ModelConfig
+from deeplab_ray.config import FCN_HEADS, InputConvention, ModelConfig, Strides
 from deeplab_ray.models.fcn import FCNHead
 from deeplab_ray.models.geometry import STRIDE, Alignment, grid_size, normalise, pad_to_grid, upsample_scores
 from deeplab_ray.models.heads import ResNetHead, VGGHead
@@ -92,13 +92,13 @@ def resolve(config: ModelConfig) -> ModelConfig:
     """The config with every "auto" replaced by what a network made from it has."""
     from_file = config.weights not in ("torchvision", "torchvision-features", "random")
     if config.weights == "torchvision-features" or (config.backbone == "vgg16" and from_file):
-        seen = "caffe" if from_file else "torchvision-features"
+        seen: InputConvention = "caffe" if from_file else "torchvision-features"
     else:
         seen = "torchvision"
-    strides = "caffe" if config.weights == "random" else "torchvision"
+    strides: Strides = "caffe" if config.weights == "random" else "torchvision"
     return replace(
         config,
-        input=seen if config.input == "auto" else config.input,  # type: ignore[arg-type]
-        strides=strides if config.strides == "auto" else config.strides,  # type: ignore[arg-type]
+        input=seen if config.input == "auto" else config.input,
+        strides=strides if config.strides == "auto" else config.strides,
         alignment="corners" if config.alignment == "auto" else config.alignment,
     )

@@ -20,7 +20,8 @@ _CHANNELS = 4096
 def _score(inputs: int, classes: int) -> nn.Conv2d:
     layer = nn.Conv2d(inputs, classes, 1)
     nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
     return layer
 
 
