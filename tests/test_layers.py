@@ -18,6 +18,7 @@ ORCHESTRATION = {
     "deeplab_ray.ingest",
     "deeplab_ray.prepare",
     "deeplab_ray.training.trainer",
+    "deeplab_ray.training.worker",
     "deeplab_ray.tuning",
 }
 
