@@ -1,5 +1,6 @@
 """The loop of every DDP worker: its batches, training steps, validation, checkpoints."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ _CALIBRATION_CROPS = 16
 
 
 def train_worker(loop_config: dict[str, Any]) -> None:
+    # Ray Train tells of each report, on a logger that its own log level does not reach.
+    logging.getLogger().setLevel(logging.WARNING)
     job: Job = loop_config["job"]
     config, runtime, solver = job.config, job.config.runtime, job.config.solver
     context = ray.train.get_context()
