@@ -17,11 +17,12 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import tyro
 
+from deeplab_ray.config import CRFParams
 from deeplab_ray.errors import UserError
 
 T = TypeVar("T")
@@ -41,6 +42,8 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 _CONNECT_TIMEOUT_S = 5
+# As flags go without prefix, it would be that of the solver's iterations.
+CRFParams.__annotations__["iterations"] = Annotated[int, tyro.conf.arg(name="crf-iterations")]
 _TOLD = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception)): (.*)$", re.MULTILINE)
 """The line at the end of a traceback: the exception's kind and its text."""
 
@@ -98,14 +101,19 @@ def parse(
         raise UserError(f"{_unbox(complaint.getvalue())}; see {prog} --help") from None
 
 
+def set_environment() -> None:
+    """Ray's settings where the user has none of his own. Ray reads some of them when it is imported."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
 def start_ray(cpus: int | None = None) -> None:
     """Connect to the cluster that RAY_ADDRESS names (as `ray job submit` does), or start one here.
 
     `cpus`: logical CPUs of a Ray started here.
     Raises UserError where the named cluster cannot be reached (5 s) or refuses the token (Ray tries for 20 s).
     """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    set_environment()
     address = os.environ.get("RAY_ADDRESS", "")
     if address in ("", "local"):
         # More logical CPUs than a small machine has: workers and Ray Data mostly wait for each other.

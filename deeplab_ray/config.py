@@ -181,14 +181,14 @@ class CRFParams:
     """Weight of the spatial kernel."""
     sigma_gamma: float = 1.0
     """Spatial kernel's width, in pixels."""
-    crf_iterations: int = 10
+    iterations: int = 10
     """Mean-field iterations."""
 
     def __post_init__(self) -> None:
         _require(self.w1 >= 0 and self.w2 >= 0, f"CRF weights w1={self.w1}, w2={self.w2} must not be negative")
         for name in ("sigma_alpha", "sigma_beta", "sigma_gamma"):
             _require(getattr(self, name) > 0, f"CRF width {name}={getattr(self, name)} must be above 0")
-        _require(self.crf_iterations >= 1, f"crf_iterations {self.crf_iterations} must be at least 1")
+        _require(self.iterations >= 1, f"CRF iterations {self.iterations} must be at least 1")
 
 
 @dataclass(frozen=True)

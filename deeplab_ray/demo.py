@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deeplab_ray import cli, presets
+from deeplab_ray import cli, datasets, presets
+from deeplab_ray.crf import CRFParams, DenseCRF
 from deeplab_ray.datasets import scenes
 from deeplab_ray.embedded_s3 import EmbeddedS3
 from deeplab_ray.storage import locate
@@ -19,8 +20,8 @@ from deeplab_ray.storage import locate
 PRESET = "scenes-resnet18-largefov"
 WORKERS = 2
 SCENES = {"train": 200, "val": 40}
-# Not the seed on which the preset was found.
-SEED = 1
+# No seed on which the preset was found.
+SEED = 11
 HEIGHT, WIDTH = 128, 256
 _STRIP_ROWS = 3
 
@@ -41,7 +42,8 @@ def run(output: str, iterations: int) -> dict[str, Any]:
         s3.make_bucket("demo")
         say(f"S3 server is up at {s3.environment['AWS_ENDPOINT_URL']}")
         try:
-            result = _steps(Path(folder), output, iterations, say)
+            with _compiling(len(datasets.get("scenes").classes)):
+                result = _steps(Path(folder), output, iterations, say)
             return result | {"seconds": round(time.monotonic() - started)}
         finally:
             _stop_ray()
@@ -73,6 +75,27 @@ def _draw(folder: Path) -> None:
     # Ctrl-C reaches this process, too; it is the parent that ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     scenes.draw(locate(folder), SCENES, HEIGHT, WIDTH, SEED)
+
+
+@contextlib.contextmanager
+def _compiling(classes: int) -> Iterator[None]:
+    """Compile the CRF's kernels in another process, which takes only time that nobody else wants, beside the block.
+
+    It is long done when evaluation's actors want them; if it is not, they wait for it.
+    """
+    process = multiprocessing.get_context("spawn").Process(target=_compile, args=(classes,), daemon=True)
+    process.start()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+def _compile(classes: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(19)
+    DenseCRF(CRFParams()).warm(classes)
 
 
 def _steps(folder: Path, output: str, iterations: int, say: Any) -> dict[str, Any]:

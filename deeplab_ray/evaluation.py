@@ -231,10 +231,13 @@ def format_crf_search(search: CRFSearch) -> str:
 
 
 def coarse_grid(params: CRFParams) -> list[CRFParams]:
-    """A coarse version of the paper's search around `params`: w1, σα and σβ, at fixed w2 and σγ."""
+    """A coarse version of the paper's search around `params`: w1, σα and σβ, at fixed w2 and σγ.
+
+    The paper searches w1 in 3..6, σα in 30..100, σβ in 3..6; weaker networks want less of it.
+    """
     return [
         replace(params, w1=w1, sigma_alpha=alpha, sigma_beta=beta)
-        for w1 in (3.0, 5.0)
-        for alpha in (30.0, 60.0)
+        for w1 in (1.0, 2.0, 4.0)
+        for alpha in (10.0, 20.0, 40.0, 80.0)
         for beta in (3.0, 6.0)
     ]

@@ -166,6 +166,8 @@ class Measurer:
         torch.set_num_threads(1)
         self.dataset = datasets.get(dataset)
         self.crf = DenseCRF(params) if params else None
+        if self.crf:
+            self.crf.warm(len(self.dataset.classes))
 
     def __call__(self, row: Row) -> Row:
         truth = self.dataset.decode_label(row["label"])
@@ -180,7 +182,7 @@ class Measurer:
             "network": _png(network),
         }
         if self.crf:
-            refined = self.crf.refine(decode_image(row["image"]), probabilities).argmax(axis=0).astype(np.uint8)
+            refined = self.crf.labels(decode_image(row["image"]), probabilities)
             result["confusion_crf"] = confusion_matrix(truth, refined, classes).tobytes()
             result["network_crf"] = _png(refined)
         return result
@@ -194,13 +196,16 @@ class CRFTester:
 
         torch.set_num_threads(1)
         self.dataset = datasets.get(dataset)
-        self.crfs = [DenseCRF(params) for params in candidates]
+        first = DenseCRF(candidates[0])
+        first.warm(len(self.dataset.classes))
+        self.crfs = [first, *(DenseCRF(params, share=first) for params in candidates[1:])]
 
     def __call__(self, row: Row) -> Row:
         image, truth = decode_image(row["image"]), self.dataset.decode_label(row["label"])
         probabilities = full_size_probabilities(row, *truth.shape)
-        beliefs = [probabilities, *(crf.refine(image, probabilities) for crf in self.crfs)]
-        matrices = [confusion_matrix(truth, q.argmax(axis=0).astype(np.uint8), len(q)) for q in beliefs]
+        labels = [probabilities.argmax(axis=0).astype(np.uint8)]
+        labels += [crf.labels(image, probabilities) for crf in self.crfs]
+        matrices = [confusion_matrix(truth, predicted, len(probabilities)) for predicted in labels]
         return {"id": row["id"], "confusions": np.stack(matrices).tobytes()}
 
 

@@ -47,7 +47,15 @@ class Preset:
 _UNSCALED = AugmentConfig(scale_min=1.0, scale_max=1.0)
 _HALVED = AugmentConfig(scale_min=0.5, scale_max=0.5)
 _VGG_SOLVER = SolverConfig(learning_rate=1e-3)
-_VGG_CRF = CRFParams(w1=4, sigma_alpha=65, sigma_beta=3, w2=2, sigma_gamma=2)
+PAPER_CRFS = {
+    "deeplab-v2-resnet101-voc12": CRFParams(w1=4, sigma_alpha=67, sigma_beta=3, w2=3, sigma_gamma=1),
+    "deeplab-v2-vgg16-voc12": CRFParams(w1=4, sigma_alpha=65, sigma_beta=3, w2=2, sigma_gamma=2),
+    "deeplab-largefov-voc12": CRFParams(w1=4, sigma_alpha=51, sigma_beta=5, w2=3, sigma_gamma=3),
+}
+"""The CRFs that the authors published, by their model; there is none for Context, Person-Part and Cityscapes: search
+(jobs/search_crf.py)."""
+
+_VGG_CRF = PAPER_CRFS["deeplab-v2-vgg16-voc12"]
 _HEADS: dict[Head, tuple[str, str]] = {
     "plain": ("", "1×1 classifier"),
     "largefov": ("largefov", "LargeFOV (3×3, rate 12)"),

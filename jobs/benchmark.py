@@ -1,15 +1,20 @@
-"""Measure what this machine makes of the paper's figures.
+"""Measure parts of the project against the paper's figures, and against what others use for them.
 
 uv run jobs/benchmark.py networks      # LargeFOV's variants, beside the paper's table
 uv run jobs/benchmark.py training      # a training step against torchvision's
+uv run jobs/benchmark.py crf           # the CRF's backends against pydensecrf
+
+Trust ratios within one run more than times.
 """
 
 import dataclasses
+import os
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from deeplab_ray import cli, presets
+from deeplab_ray.benchmarks import crf as benchmark
 from deeplab_ray.errors import UserError
 
 
@@ -29,6 +34,7 @@ class Networks:
     def run(self) -> dict[str, Any]:
         from deeplab_ray.benchmarks import networks
 
+        _check_crops(self)
         rows = networks.measure_kernels(self.size, self.batch, self.repeats, not self.forward)
         print(networks.format_kernels(rows))
         return {
@@ -56,6 +62,7 @@ class Training:
     def run(self) -> dict[str, Any]:
         from deeplab_ray.benchmarks import networks
 
+        _check_crops(self)
         found = networks.compare_steps(self.size, self.batch, self.repeats, self.precision, self.compile)
         print(networks.format_steps(found))
         return {
@@ -65,17 +72,75 @@ class Training:
         }
 
 
-Command = Annotated[Networks, tyro.conf.subcommand("networks")] | Annotated[Training, tyro.conf.subcommand("training")]
+@dataclasses.dataclass(frozen=True)
+class CRF:
+    """The CRF's backends against pydensecrf (extra pydensecrf): seconds of one core, agreement, peak memory, and
+    images a second on all cores."""
+
+    sizes: tuple[benchmark.Size, ...] = ("camvid", "voc", "cityscapes")
+    """Drawn scenes to refine: camvid is 360×480 with 11 classes, voc 375×500 with 21, cityscapes 1024×2048 with 19."""
+    images: str = ""
+    """A folder of images to refine instead of drawn scenes; their probabilities are made up."""
+    classes: int = 21
+    """Number of classes for the images of a folder."""
+    limit: int = 5
+    """How many images of the folder are taken at most."""
+    params: tuple[benchmark.Letter, ...] = ("A", "B", "C")
+    """CRFs to measure, by (sigma_alpha, sigma_beta): A is 67 and 3, B is 49 and 5, C is 121 and 5."""
+    with_torch: bool = False
+    """Measure the torch backend, too: minutes an image where there is no GPU."""
+    repeats: int = 3
+    """How often each rival refines each image; times are medians."""
+
+    def run(self) -> dict[str, Any]:
+        if min(self.repeats, self.limit) < 1:
+            raise UserError(f"--repeats {self.repeats} and --limit {self.limit} must be at least 1")
+        if not 2 <= self.classes <= 512:
+            raise UserError(f"--classes {self.classes} must lie in 2..512")
+        # One thread each: the libraries read it when they are imported, which the rivals do late.
+        os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+        cases = (
+            list(benchmark.folder_cases(self.images, self.classes, self.limit))
+            if self.images
+            else [benchmark.scene_case(size) for size in self.sizes]
+        )
+        cores = len(os.sched_getaffinity(0))
+        rivals = benchmark.RIVALS if self.with_torch else benchmark.RIVALS[:-1]
+        rows: list[dict[str, Any]] = []
+        for case in cases:
+            for letter in self.params:
+                params = benchmark.PARAMS[letter]
+                for rival, row in zip(rivals, benchmark.compare(case, params, rivals, self.repeats), strict=True):
+                    row |= {
+                        "params": letter,
+                        "peak_mib": round(benchmark.memory(case, params, rival), 1),
+                        "images_per_second": round(benchmark.throughput(case, params, rival, self.repeats, cores), 3),
+                    }
+                    rows.append(row)
+                    lines = benchmark.table(rows).splitlines()
+                    print("\n".join(lines if len(rows) == 1 else lines[-1:]), flush=True)
+        return {"cores": cores, "rows": rows}
+
+
+Command = (
+    Annotated[Networks, tyro.conf.subcommand("networks")]
+    | Annotated[Training, tyro.conf.subcommand("training")]
+    | Annotated[CRF, tyro.conf.subcommand("crf")]
+)
+
+
+def _check_crops(command: Networks | Training) -> None:
+    if command.size < 17 or command.size % 8 != 1 or command.batch < 1 or command.repeats < 1:
+        raise UserError("--size must be ≡ 1 (mod 8) and at least 17, --batch and --repeats at least 1")
 
 
 def main() -> dict[str, Any]:
-    command: Networks | Training = cli.parse(
+    command: Networks | Training | CRF = cli.parse(
         Command,  # type: ignore[arg-type]
         prog="benchmark.py",
-        description=f"Measure what this machine makes of the paper's figures.\n\nPresets:\n{presets.overview()}",
+        description="Measure parts of the project against the paper's figures, and against what others use for them."
+        f"\n\nPresets:\n{presets.overview()}",
     )
-    if command.size < 17 or command.size % 8 != 1 or command.batch < 1 or command.repeats < 1:
-        raise UserError("--size must be ≡ 1 (mod 8) and at least 17, --batch and --repeats at least 1")
     return command.run()
 
 

@@ -5,14 +5,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from deeplab_ray.cli import start_ray
+from deeplab_ray.cli import set_environment, start_ray
 from deeplab_ray.datasets import scenes
 from deeplab_ray.embedded_s3 import EmbeddedS3
 from deeplab_ray.prepare import prepare
 from deeplab_ray.storage import locate
 
-# Ray looks at it when it is imported, which test files do before any fixture runs.
+# Ray looks at these when it is imported, which test files do before any fixture runs.
 os.environ["RAY_AUTH_MODE"] = "disabled"
+set_environment()
 
 
 @pytest.fixture(scope="session")

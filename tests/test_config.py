@@ -44,7 +44,7 @@ NONSENSE: list[tuple[Callable[[], Any], str]] = [
     (lambda: SolverConfig(nesterov=True, momentum=0), "nesterov needs a momentum above 0"),
     (lambda: CRFParams(w1=-1), "must not be negative"),
     (lambda: CRFParams(sigma_beta=0), "sigma_beta=0 must be above 0"),
-    (lambda: CRFParams(crf_iterations=0), "crf_iterations 0 must be at least 1"),
+    (lambda: CRFParams(iterations=0), "CRF iterations 0 must be at least 1"),
     (lambda: RuntimeConfig(workers=0), "workers 0 must be at least 1"),
     (lambda: RuntimeConfig(gpus_per_worker=-1), "0 trains on CPU"),
     (lambda: RuntimeConfig(cpus_per_worker=0), "cpus_per_worker 0 must be above 0"),

@@ -46,7 +46,7 @@ def config(iterations: int = 6, **runtime: Any) -> Config:
         ModelConfig("scenes", "resnet18", "largefov", weights="random"),
         AugmentConfig(crop=33),
         SolverConfig(learning_rate=1e-3, iterations=iterations, batch=4),
-        CRFParams(crf_iterations=2),
+        CRFParams(iterations=2),
         RuntimeConfig(**{**defaults, **runtime}),
     )
 

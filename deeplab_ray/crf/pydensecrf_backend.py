@@ -1,40 +1,72 @@
 """The reference: Krähenbühl's C++ code through pydensecrf (PyPI: pydensecrf2)."""
 
 import importlib.util
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deeplab_ray.config import CRFParams
+from deeplab_ray.crf.checks import SMALLEST, check_values, measure_values
 from deeplab_ray.errors import UserError
 
-# −log of a probability is clamped here, as the original does, so that a certain network can be overruled.
-_SMALLEST = 1e-5
 
+class Engine:
+    """See `DenseCRF`. UserError, saying what to install, where pydensecrf is missing."""
 
-def require() -> None:
-    """UserError, saying what to install, where pydensecrf is missing."""
-    if importlib.util.find_spec("pydensecrf") is None:
-        raise UserError("pydensecrf is not installed: pip install 'deeplab-ray[pydensecrf]' (it needs a C++ compiler)")
+    def __init__(self, params: CRFParams, compatibility: NDArray[np.float32] | None, tolerance: float) -> None:
+        if importlib.util.find_spec("pydensecrf") is None:
+            raise UserError(
+                "pydensecrf is not installed: pip install 'deeplab-ray[pydensecrf]' (it needs a C++ compiler)"
+            )
+        self.params = params
+        # Its diagonal is a cost, as its matrix is; ours says what is favoured.
+        self.cost: Any = None
+        if compatibility is not None:
+            self.cost = -compatibility if compatibility.ndim == 1 else compatibility
 
+    def refine(
+        self,
+        image: NDArray[np.uint8],
+        planes: NDArray[np.float32],
+        energies: bool,
+        on_iteration: Callable[[int, NDArray[np.float32]], None] | None,
+    ) -> NDArray[np.float32]:
+        """Beliefs float32 C×H×W."""
+        check_values(energies, *measure_values(planes))
+        crf = self._model(image, planes if energies else -np.log(np.clip(planes, SMALLEST, 1.0)))
+        if on_iteration is None:
+            return np.array(crf.inference(self.params.iterations), np.float32).reshape(planes.shape)
+        beliefs, *scratch = crf.startInference()
+        for iteration in range(1, self.params.iterations + 1):
+            crf.stepInference(beliefs, *scratch)
+            on_iteration(iteration, np.array(beliefs, np.float32).reshape(planes.shape))
+        return np.array(beliefs, np.float32).reshape(planes.shape)
 
-def refine(image: NDArray[np.uint8], probabilities: NDArray[np.float32], params: CRFParams) -> NDArray[np.float32]:
-    """image uint8 H×W×3, probabilities float32 C×H×W → float32 C×H×W; inputs are taken as checked."""
-    from pydensecrf import densecrf
+    def labels(self, image: NDArray[np.uint8], planes: NDArray[np.float32], energies: bool) -> NDArray[Any]:
+        """Arg max of the beliefs, H×W."""
+        kind = np.uint8 if len(planes) <= 256 else np.uint16
+        return self.refine(image, planes, energies, None).argmax(axis=0).astype(kind)
 
-    classes, height, width = probabilities.shape
-    crf = densecrf.DenseCRF2D(width, height, classes)
-    unary = -np.log(np.clip(probabilities, _SMALLEST, 1.0))
-    crf.setUnaryEnergy(np.ascontiguousarray(unary.reshape(classes, -1), dtype=np.float32))
-    # A weight of 0 switches a kernel off; the library itself would still filter with it.
-    if params.w2:
-        crf.addPairwiseGaussian(sxy=params.sigma_gamma, compat=params.w2)
-    if params.w1:
-        crf.addPairwiseBilateral(
-            sxy=params.sigma_alpha,
-            srgb=params.sigma_beta,
-            rgbim=np.require(image, requirements=["C", "W"]),
-            compat=params.w1,
-        )
-    refined = np.array(crf.inference(params.crf_iterations), dtype=np.float32)
-    return refined.reshape(classes, height, width)
+    def _model(self, image: NDArray[np.uint8], unary: NDArray[np.float32]) -> Any:
+        from pydensecrf import densecrf
+
+        classes, height, width = unary.shape
+        crf = densecrf.DenseCRF2D(width, height, classes)
+        crf.setUnaryEnergy(np.ascontiguousarray(unary.reshape(classes, -1), np.float32))
+        params = self.params
+        # A weight of 0 switches a kernel off; the library itself would still filter with it.
+        if params.w2:
+            crf.addPairwiseGaussian(sxy=params.sigma_gamma, compat=self._compatibility(params.w2))
+        if params.w1:
+            crf.addPairwiseBilateral(
+                sxy=params.sigma_alpha,
+                srgb=params.sigma_beta,
+                rgbim=np.require(image, requirements=["C", "W"]),
+                compat=self._compatibility(params.w1),
+            )
+        return crf
+
+    def _compatibility(self, weight: float) -> Any:
+        return weight if self.cost is None else np.float32(weight) * self.cost

@@ -73,6 +73,9 @@ def run(
         raise UserError(f"{output} already holds a training run: pass --resume to go on, or another --output")
     if resume and not exists:
         raise UserError(f"there is no run to resume at {output}: leave --resume out to start one")
+    newest = checkpoint.latest(place) if resume else None
+    if newest and checkpoint.read_meta(newest).iteration >= config.solver.iterations:
+        return _result(output)
     check_workers_fit(config.runtime)
     config = checked_weights(config, train)
     (place / _CONFIG).write_bytes(to_json(config).encode())
@@ -104,6 +107,10 @@ def run(
         ),
     )
     _fit(trainer)
+    return _result(output)
+
+
+def _result(output: str) -> TrainingResult:
     last = checkpoint.find(output)
     meta = checkpoint.read_meta(last)
     scores = [record["miou"] for record in meta.history if "miou" in record]

@@ -1,0 +1,50 @@
+"""Images, probabilities and the exact answer, for the tests of the CRF."""
+
+import numpy as np
+
+from deeplab_ray.crf import CRFParams
+
+
+def scene(classes: int = 4, height: int = 15, width: int = 13, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A smooth image of two halves with noise, and undecided probabilities."""
+    rng = np.random.default_rng(seed)
+    image = np.full((height, width, 3), (60, 90, 40), np.uint8)
+    image[:, width // 2 :] = (190, 120, 160)
+    image = (image + rng.integers(-6, 7, image.shape)).astype(np.uint8)
+    scores = rng.normal(size=(classes, height, width))
+    scores[0, :, : width // 2] += 1
+    scores[1, :, width // 2 :] += 1
+    return image, softmax(scores).astype(np.float32)
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(axis=0))
+    return e / e.sum(axis=0)
+
+
+def exact_mean_field(
+    image: np.ndarray, probabilities: np.ndarray, p: CRFParams, cost: np.ndarray | None = None
+) -> np.ndarray:
+    """Equation 3 with every pair of pixels, float64; kernels normalised by D^-1/2 K D^-1/2, i = j included.
+
+    cost: C×C, what a label costs beside another; None: Potts.
+    """
+    classes, height, width = probabilities.shape
+    y, x = (axis.ravel().astype(float) for axis in np.mgrid[:height, :width])
+    space = (y[:, None] - y) ** 2 + (x[:, None] - x) ** 2
+    colours = image.reshape(-1, 3).astype(float)
+    colour = ((colours[:, None] - colours) ** 2).sum(-1)
+    message = np.zeros_like(space)
+    for weight, exponent in (
+        (p.w1, space / (2 * p.sigma_alpha**2) + colour / (2 * p.sigma_beta**2)),
+        (p.w2, space / (2 * p.sigma_gamma**2)),
+    ):
+        kernel = np.exp(-exponent)
+        root = np.sqrt(kernel.sum(1))
+        message += weight * kernel / root[:, None] / root
+    log_unary = np.log(np.clip(probabilities.reshape(classes, -1).astype(float), 1e-5, 1))
+    cost = 1 - np.eye(classes) if cost is None else cost
+    q = softmax(log_unary)
+    for _ in range(p.iterations):
+        q = softmax(log_unary - cost @ q @ message)
+    return q.reshape(probabilities.shape)

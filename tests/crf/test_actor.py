@@ -1,0 +1,52 @@
+"""The CRF in the actor that evaluation runs it in."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from fields import scene
+from PIL import Image
+
+from deeplab_ray.crf import CRFParams
+from deeplab_ray.inference import Measurer
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def scored_row(seed: int) -> dict[str, Any]:
+    """What a predictor hands on: an image of CamVid's size with a network's scores, all of it from the seed."""
+    image, _ = scene(2, 360, 480, seed)
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=(11, 46, 61)).astype(np.float16)
+    label = rng.integers(0, 11, (360, 480)).astype(np.uint8)
+    return {
+        "id": str(seed),
+        "image": png(image),
+        "label": png(label),
+        "scores": scores.tobytes(),
+        "scores_shape": list(scores.shape),
+        "alignment": "corners",
+    }
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_200_images(ray_cluster: None) -> None:
+    class Weighed(Measurer):
+        def refine(self, row: dict[str, Any]) -> int:
+            """The process's own memory in MiB after one more image; what it shares with Ray's object store apart."""
+            assert np.frombuffer(self(row)["confusion_crf"], np.int64).sum() == 360 * 480
+            status = Path("/proc/self/status").read_text().splitlines()
+            return int(next(line for line in status if line.startswith("RssAnon:")).split()[1]) // 1024
+
+    actor = ray.remote(Weighed).remote("camvid", CRFParams(4, 67, 3, 3, 3, 3))  # type: ignore[attr-defined]
+    rows = [ray.put(scored_row(seed)) for seed in range(20)]
+    held = ray.get([actor.refine.remote(rows[n % 20]) for n in range(200)])
+    ray.kill(actor)
+    assert max(held[-20:]) - max(held[20:40]) < 8, held
