@@ -16,6 +16,13 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 set_environment()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All that needs Ray goes to one of pytest's processes, so that one cluster serves it."""
+    for item in items:
+        if "ray_cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 @pytest.fixture(scope="session")
 def ray_cluster(s3: EmbeddedS3) -> Iterator[None]:
     """One Ray on this machine for the whole session: starting it takes longer than most tests."""

@@ -21,7 +21,8 @@ from deeplab_ray.datasets import scenes
 from deeplab_ray.embedded_s3 import EmbeddedS3
 from deeplab_ray.storage import locate
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+# One process of pytest starts one head for all.
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.xdist_group("head")]
 
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

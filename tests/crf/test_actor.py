@@ -1,6 +1,5 @@
 """The CRF in the actor that evaluation runs it in."""
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +7,10 @@ import numpy as np
 import pytest
 import ray
 from fields import scene
-from PIL import Image
+from tiny import png
 
 from deeplab_ray.crf import CRFParams
 from deeplab_ray.inference import Measurer
-
-
-def png(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
 
 
 def scored_row(seed: int) -> dict[str, Any]:
