@@ -19,6 +19,7 @@ __all__ = [
     "Config",
     "Head",
     "ModelConfig",
+    "Policy",
     "RuntimeConfig",
     "SearchConfig",
     "SolverConfig",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 Backbone = Literal["vgg16", "resnet18", "resnet101"]
+Policy = Literal["poly", "step", "fixed"]
 Precision = Literal["float32", "bfloat16"]
 InputConvention = Literal["auto", "caffe", "torchvision", "torchvision-features"]
 Strides = Literal["auto", "caffe", "torchvision"]
@@ -77,6 +79,8 @@ class ModelConfig:
     alignment: Literal["auto", "corners", "centres"] = "auto"
     """What resampling aligns: the paper's corners, or pixel centres on unpadded images, as deeplab-pytorch's; auto:
     as the weights say."""
+    dropout: float = 0.5
+    """Of fc6 and fc7 of VGG-16 in training; 0 learns faster where they start at random and the run is short."""
 
     def __post_init__(self) -> None:
         fitting = ", ".join(HEADS[self.backbone])
@@ -85,6 +89,7 @@ class ModelConfig:
             not (self.head in FCN_HEADS and (self.msc or self.alignment == "centres")),
             f"{self.head} has its own geometry: leave out --msc and --alignment",
         )
+        _require(0 <= self.dropout < 1, f"dropout {self.dropout} must lie in [0, 1); the paper's is 0.5")
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ class SolverConfig:
     """Base learning rate of the weights; biases take twice of it."""
     classifier_factor: float = 10.0
     """How many times faster the classifier learns: it starts at random, on a trunk that is pretrained."""
-    policy: Literal["poly", "step", "fixed"] = "poly"
+    policy: Policy = "poly"
     """poly: rate × (1 − i/iterations)^power; step: rate × step_factor every step_every iterations; fixed: rate."""
     power: float = 0.9
     """Exponent of the poly policy."""

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 
 from deeplab_ray.config import (
     AugmentConfig,
+    Backbone,
     Config,
     CRFParams,
     Head,
     ModelConfig,
+    Policy,
     RuntimeConfig,
     SolverConfig,
     TestConfig,
@@ -69,14 +71,14 @@ _SWITCHES = {"msc": "MSC", "coco": "COCO", "full": "Full", "aug": "Aug"}
 
 
 def _preset(
-    table: str, dataset: str, backbone: str, head: Head, on: str = "", published: Published = (None, None)
+    table: str, dataset: str, backbone: Backbone, head: Head, on: str = "", published: Published = (None, None)
 ) -> Preset:
     """A DeepLab of the paper; `on` names what is switched on, in the order of the names."""
     switches = on.split()
     part, text = _HEADS[head]
     if head == "aspp-l" and backbone == "resnet101":
         part = "aspp"
-    model = ModelConfig(dataset, backbone, head, msc="msc" in switches)  # type: ignore[arg-type]
+    model = ModelConfig(dataset, backbone, head, msc="msc" in switches)
     if "coco" in switches:
         model = replace(model, weights="coco")
     augment, test = (AugmentConfig() if "aug" in switches else _UNSCALED), TestConfig()
@@ -91,9 +93,11 @@ def _preset(
     return Preset(name, table, ", ".join([net, text, *(_SWITCHES[s] for s in switches)]), config, published)
 
 
-def _policy(policy: str, batch: int, thousands: int, published: Published, like: Preset, suffix: bool = True) -> Preset:
+def _policy(
+    policy: Policy, batch: int, thousands: int, published: Published, like: Preset, suffix: bool = True
+) -> Preset:
     """`like` under another learning policy, batch and number of iterations."""
-    solver = replace(_VGG_SOLVER, policy=policy, batch=batch, iterations=1000 * thousands)  # type: ignore[arg-type]
+    solver = replace(_VGG_SOLVER, policy=policy, batch=batch, iterations=1000 * thousands)
     return Preset(
         f"{like.name}-{policy}-b{batch}-{thousands}k" if suffix else like.name,
         KERNELS if policy == "step" else POLICIES,

@@ -1,6 +1,5 @@
 """A whole network: input convention, trunk and head."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
 
@@ -12,7 +11,7 @@ from deeplab_ray.models.fcn import FCNHead
 from deeplab_ray.models.geometry import STRIDE, Alignment, grid_size, normalise, pad_to_grid, upsample_scores
 from deeplab_ray.models.heads import ResNetHead, VGGHead
 from deeplab_ray.models.multiscale import GRID, MSCScores, multiscale
-from deeplab_ray.models.resnet import resnet18, resnet101
+from deeplab_ray.models.resnet import ResNetTrunk, resnet18, resnet101
 from deeplab_ray.models.vgg import FCNTrunk, VGG16Trunk
 
 # RGB mean and divisor in 0..255 units, of the training sets of Caffe's and of torchvision's ImageNet nets.
@@ -44,9 +43,7 @@ class DeepLab(nn.Module):
         self.register_buffer("scale", torch.tensor(scale))
         self.classes = classes
         self.trunk = _trunk(config)
-        head: Callable[..., nn.Module] = ResNetHead if config.backbone != "vgg16" else VGGHead
-        head = FCNHead if config.head in FCN_HEADS else head
-        self.head = head(int(self.trunk.channels), classes, config.head)  # type: ignore[arg-type]
+        self.head = _head(config, self.trunk.channels, classes)
 
     def on(self, device: torch.device) -> "DeepLab":
         """This network, moved to the device; on a GPU in channels-last order, in which convolutions are faster."""
@@ -79,13 +76,21 @@ class DeepLab(nn.Module):
         return self.head(self.trunk(prepared))
 
 
-def _trunk(config: ModelConfig) -> nn.Module:
+def _trunk(config: ModelConfig) -> VGG16Trunk | FCNTrunk | ResNetTrunk:
     if config.head in FCN_HEADS:
         return FCNTrunk()
     if config.backbone == "vgg16":
         return VGG16Trunk()
     resnet = resnet18 if config.backbone == "resnet18" else resnet101
     return resnet(config.strides)
+
+
+def _head(config: ModelConfig, inputs: int, classes: int) -> nn.Module:
+    if config.head in FCN_HEADS:
+        return FCNHead(inputs, classes, config.head, config.dropout)
+    if config.backbone == "vgg16":
+        return VGGHead(inputs, classes, config.head, config.dropout)
+    return ResNetHead(inputs, classes, config.head)
 
 
 def resolve(config: ModelConfig) -> ModelConfig:

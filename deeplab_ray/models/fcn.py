@@ -28,8 +28,9 @@ def _score(inputs: int, classes: int) -> nn.Conv2d:
 class FCNHead(nn.Module):
     """pool3, pool4 and pool5 → scores N×C×h×w at stride 32, 16 or 8, where `upsample_scores` takes them on."""
 
-    def __init__(self, inputs: int, classes: int, head: Head) -> None:
+    def __init__(self, inputs: int, classes: int, head: Head, dropout: float = 0.5) -> None:
         super().__init__()
+        self.dropout = dropout
         self.fc6 = init_hidden(nn.Conv2d(inputs, _CHANNELS, 7))
         self.fc7 = init_hidden(nn.Conv2d(_CHANNELS, _CHANNELS, 1))
         self.classifier = _score(_CHANNELS, classes)
@@ -38,8 +39,8 @@ class FCNHead(nn.Module):
 
     def forward(self, pools: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         pool3, pool4, pool5 = pools
-        x = F.dropout(F.relu(self.fc6(pool5)), 0.5, self.training)
-        x = F.dropout(F.relu(self.fc7(x)), 0.5, self.training)
+        x = F.dropout(F.relu(self.fc6(pool5)), self.dropout, self.training)
+        x = F.dropout(F.relu(self.fc7(x)), self.dropout, self.training)
         scores = self.classifier(x)
         if self.classifier_pool4 is not None:
             scores = _add(deconvolve(scores, 2), self.classifier_pool4(pool4), _POOL4_OFFSET)

@@ -41,38 +41,41 @@ BRANCHES: dict[Head, tuple[Branch, ...]] = {
 def init_classifier(layer: nn.Conv2d) -> nn.Conv2d:
     """N(0, 0.01) weights and zero bias, as the original."""
     nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    nn.init.zeros_(layer.get_parameter("bias"))
     return layer
 
 
 def init_hidden(layer: nn.Conv2d) -> nn.Conv2d:
     """He initialisation and zero bias."""
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    nn.init.zeros_(layer.get_parameter("bias"))
     return layer
 
 
 class _FullyConvolutional(nn.Module):
-    """One VGG-16 branch: fc6 at its rate → 1×1 (fc7) → classifier (fc8), dropout 0.5 after fc6 and fc7."""
+    """One VGG-16 branch: fc6 at its rate → 1×1 (fc7) → classifier (fc8), dropout after fc6 and fc7."""
 
-    def __init__(self, inputs: int, classes: int, branch: Branch) -> None:
+    def __init__(self, inputs: int, classes: int, branch: Branch, dropout: float) -> None:
         super().__init__()
+        self.dropout = dropout
         self.fc6 = init_hidden(branch.convolution(inputs, branch.channels))
         self.fc7 = init_hidden(nn.Conv2d(branch.channels, branch.channels, 1))
         self.classifier = init_classifier(nn.Conv2d(branch.channels, classes, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.dropout(F.relu(self.fc6(x)), 0.5, self.training)
-        x = F.dropout(F.relu(self.fc7(x)), 0.5, self.training)
+        x = F.dropout(F.relu(self.fc6(x)), self.dropout, self.training)
+        x = F.dropout(F.relu(self.fc7(x)), self.dropout, self.training)
         return self.classifier(x)
 
 
 class VGGHead(nn.Module):
     """Sum of one branch of fc6, fc7 and fc8 for each rate; N×512×h×w → N×C×h×w."""
 
-    def __init__(self, inputs: int, classes: int, head: Head) -> None:
+    def __init__(self, inputs: int, classes: int, head: Head, dropout: float = 0.5) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(_FullyConvolutional(inputs, classes, branch) for branch in BRANCHES[head])
+        self.branches = nn.ModuleList(
+            _FullyConvolutional(inputs, classes, branch, dropout) for branch in BRANCHES[head]
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.stack([branch(x) for branch in self.branches]).sum(0)

@@ -3,6 +3,7 @@
 import tempfile
 import warnings
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -53,11 +54,11 @@ def export(model: DeepLab) -> Exported:
     H and W are free. Raises UserError where the package onnx is not installed, RuntimeError where onnxruntime finds
     other scores than PyTorch.
     """
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime
-    except ImportError as error:
-        raise UserError(f"{error.name} is not installed: install deeplab-ray with the extra onnx") from None
+    for package in ("onnx", "onnxruntime"):
+        if find_spec(package) is None:
+            raise UserError(f"{package} is not installed: install deeplab-ray with the extra onnx")
+    import onnxruntime
+
     whole = _FullSize(model).eval()
     example = torch.zeros((2, *_TRACED, 3), dtype=torch.uint8)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():

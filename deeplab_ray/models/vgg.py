@@ -26,7 +26,7 @@ def _features(pools: list[nn.Module], dilations: tuple[int, ...]) -> nn.Sequenti
     for module in features:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+            nn.init.zeros_(module.get_parameter("bias"))
     return features
 
 

@@ -220,9 +220,11 @@ def test_mirrored_kernels_see_a_mirrored_image_as_kernels_see_the_image(backbone
 
 
 @torch.no_grad()
-def test_dropout_acts_in_training_only() -> None:
-    model = network("vgg16", "largefov").train()
-    assert not torch.equal(model(images(1, 33, 41)), model(images(1, 33, 41)))
+@pytest.mark.parametrize("dropout", [0.5, 0.0])
+def test_dropout_acts_in_training_only_and_can_be_left_out(dropout: float) -> None:
+    model, x = DeepLab(config("vgg16", "largefov", dropout=dropout), CLASSES), images(1, 33, 41)
+    assert torch.equal(model.train()(x), model(x)) == (dropout == 0)
+    assert torch.equal(model.eval()(x), model(x))
 
 
 @torch.no_grad()
