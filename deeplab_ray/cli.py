@@ -32,6 +32,8 @@ _ENVIRONMENT = {
     # Under `uv run`, Ray would run its workers by uv, too, and upload the current folder.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray gives its dashboard a minute to start, which a busy machine may exceed.
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "240",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_DATA_LOG_LEVEL": "WARNING",
     # Train's controller polls its workers that often; each report waits for a poll.

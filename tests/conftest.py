@@ -16,6 +16,7 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 set_environment()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All that needs Ray goes to one of pytest's processes, so that one cluster serves it."""
     for item in items:

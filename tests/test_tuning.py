@@ -16,7 +16,7 @@ from deeplab_ray.storage import locate
 from deeplab_ray.training import checkpoint, trainer
 
 CONFIG = tiny.config(iterations=4, workers=2)
-SEARCH = SearchConfig(trials=4, batches=(2, 4), learning_rate_min=1e-4, learning_rate_max=1e-2, reports=2)
+SEARCH = SearchConfig(trials=4, batches=(2, 4), learning_rate_min=1e-4, learning_rate_max=1e-2, reports=2, concurrent=2)
 
 
 @pytest.mark.slow

@@ -42,4 +42,5 @@ def test_memory_stays_flat_over_200_images(ray_cluster: None) -> None:
     rows = [ray.put(scored_row(seed)) for seed in range(20)]
     held = ray.get([actor.refine.remote(rows[n % 20]) for n in range(200)])
     ray.kill(actor)
-    assert max(held[-20:]) - max(held[20:40]) < 8, held
+    # Images need more or less of it, some 30 MiB apart; scores kept of every image would add 7 MiB 160 times.
+    assert max(held[-20:]) - max(held[20:40]) < 64, held
