@@ -67,6 +67,7 @@ class EmbeddedS3:
         """Where the running server keeps its keys, logs and sockets, and without `data` the objects."""
         self._process: subprocess.Popen[bytes] | None = None
         self._endpoint = ""
+        self._ports: list[int] = []
 
     @property
     def environment(self) -> dict[str, str]:
@@ -130,6 +131,10 @@ class EmbeddedS3:
                 self._process.kill()
                 self._process.wait()
             self._process = None
+        # The server's own, whose place cannot be chosen.
+        for port in self._ports:
+            for socket_file in Path("/tmp").glob(f"seaweedfs-*-grpc-{port + _GRPC_OFFSET}.sock"):
+                socket_file.unlink(missing_ok=True)
         if self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder = None
@@ -146,7 +151,7 @@ class EmbeddedS3:
         data = self._data or folder / "data"
         for path in (data, folder / "log"):
             path.mkdir(parents=True, exist_ok=True)
-        master, volume, filer, admin, s3 = _free_ports(5)
+        master, volume, filer, admin, s3 = self._ports = _free_ports(5)
         self._endpoint = f"http://127.0.0.1:{s3}"
         command = [
             str(program),

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import boto3
 import pytest
@@ -92,13 +93,16 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path, monkeypatch:
 def test_stop_ends_the_server_and_removes_its_objects() -> None:
     server = EmbeddedS3().start()
     pid, folder = server.pid, server.folder
+    port = urlsplit(server.environment["AWS_ENDPOINT_URL"]).port
     assert pid is not None
+    assert port is not None
     assert folder is not None
     assert _is_running(pid)
     server.stop()
     server.stop()
     assert not _is_running(pid)
     assert not folder.exists()
+    assert not list(Path("/tmp").glob(f"seaweedfs-*-{port + 10000}.sock"))
     assert server.pid is None
 
 

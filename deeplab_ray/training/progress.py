@@ -17,8 +17,8 @@ class Progress:
 
     def __init__(self, job: Job, start: int, history: list[dict[str, float]]) -> None:
         self.job, self.history = job, list(history)
-        self.folder = Path(tempfile.mkdtemp(prefix="deeplab-ray-tensorboard-"))
-        self.writer = SummaryWriter(str(self.folder))
+        self.folder = tempfile.TemporaryDirectory(prefix="deeplab-ray-tensorboard-")
+        self.writer = SummaryWriter(self.folder.name)
         self.losses: list[torch.Tensor] = []
         self.marked = (start, time.monotonic())
 
@@ -57,7 +57,7 @@ class Progress:
                 self.writer.add_scalar(f"validation/iou {name}", float(value), done)
             print(f"iteration {done}: validation mIoU {100 * mean_iou(confusion):.2f} %", flush=True)
         self.writer.flush()
-        for file in self.folder.iterdir():
+        for file in Path(self.folder.name).iterdir():
             (self.job.output / "tensorboard" / file.name).write_bytes(file.read_bytes())
         self.marked = (done, time.monotonic())
         return self.history[-1]
@@ -69,3 +69,4 @@ class Progress:
 
     def close(self) -> None:
         self.writer.close()
+        self.folder.cleanup()

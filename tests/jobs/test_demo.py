@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+# Beside the trainings of the other process of pytest, its Ray would not start within the half minute that Ray gives.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 JOB = Path(__file__).parents[2] / "jobs" / "demo.py"
 
