@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import socket
 import sys
 import tempfile
@@ -139,6 +140,9 @@ def start_ray(cpus: int | None = None) -> None:
 def _init(**options: Any) -> None:
     import ray
 
+    if shlex.quote(sys.executable) != sys.executable:
+        # Ray gives it to a shell as it is.
+        options["runtime_env"] = {"py_executable": shlex.quote(sys.executable)}
     ray.init(logging_level=logging.WARNING, **options)
 
 

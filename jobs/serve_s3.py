@@ -5,6 +5,7 @@ source s3-data/environment
 """
 
 import dataclasses
+import shlex
 import signal
 import threading
 from pathlib import Path
@@ -41,7 +42,7 @@ def main() -> dict[str, Any]:
         environment = folder / "environment"
         environment.touch(mode=0o600)
         environment.write_text("".join(f"export {k}='{v}'\n" for k, v in server.environment.items()))
-        print(f"bucket s3://{args.bucket} is served; now: source {environment}", flush=True)
+        print(f"bucket s3://{args.bucket} is served; now: source {shlex.quote(str(environment))}", flush=True)
         interrupted.wait()
     environment.unlink()
     return {"bucket": args.bucket, "data": str(folder)}

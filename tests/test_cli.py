@@ -1,6 +1,7 @@
 """How every job ends, and how it finds its Ray."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -156,3 +157,19 @@ def test_a_cluster_that_is_not_there_is_a_mistake(address: str, message: str, mo
 def test_parsing_does_not_import_ray() -> None:
     code = "import sys, deeplab_ray.cli; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.xdist_group("ray")
+def test_workers_start_from_a_path_with_a_space(tmp_path: Path) -> None:
+    (tmp_path / "my projects").symlink_to(sys.prefix)
+    code = (
+        "import ray, sys\n"
+        "from deeplab_ray.cli import start_ray\n"
+        "start_ray(cpus=1)\n"
+        "task = ray.remote(runtime_env={'env_vars': {'ANY': '1'}})(lambda: sys.executable)\n"
+        "print(ray.get(task.remote(), timeout=120))"
+    )
+    python = str(tmp_path / "my projects" / "bin" / "python")
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=300, env=environment)
+    assert done.stdout.splitlines()[-1:] == [python], done.stderr

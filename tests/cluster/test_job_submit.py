@@ -72,6 +72,8 @@ def submit(s3: EmbeddedS3, token: Path) -> Iterator[Submit]:
         "RAY_AUTH_TOKEN_PATH": str(token),
         # Under `uv run pytest`, Ray would give each job an environment that uv makes anew.
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        # Beside other tests, more than Ray's minute.
+        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "240",
     }
     ports = {
         "port": free_port(),
@@ -80,7 +82,12 @@ def submit(s3: EmbeddedS3, token: Path) -> Iterator[Submit]:
         "ray-client-server-port": free_port(),
     }
     command = [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=4", "--disable-usage-stats"]
-    command += [f"--temp-dir={folder}", *(f"--{name}={port}" for name, port in ports.items())]
+    # Not asked for, the dashboard, which takes the jobs, may be missing from a head that says that it has started.
+    command += [
+        "--include-dashboard=true",
+        f"--temp-dir={folder}",
+        *(f"--{name}={port}" for name, port in ports.items()),
+    ]
     with (folder / "head.log").open("wb") as log:
         # What runs on the cluster has the keys of S3 from the node, not from who submits.
         head = subprocess.Popen(command, stdout=log, stderr=log, env=environment | s3.environment)
@@ -92,7 +99,7 @@ def submit(s3: EmbeddedS3, token: Path) -> Iterator[Submit]:
         return subprocess.run(command, capture_output=True, text=True, env=without_keys | changes, timeout=300)
 
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         while "Ray runtime started" not in (folder / "head.log").read_text():
             assert head.poll() is None, (folder / "head.log").read_text()
             assert time.monotonic() < deadline, (folder / "head.log").read_text()
