@@ -9,11 +9,26 @@ from deeplab_ray.errors import UserError
 CPUS_FOR_DATA = 1.0
 
 
+def gpus_for_one(asked: float | None, autoscaling: bool, flag: str) -> float:
+    """GPUs that one network takes: as asked for with `flag`, or 1 where the cluster has any, else 0.
+
+    Raises UserError where nobody can know, as the cluster has none yet and grows by itself.
+    """
+    if asked is not None:
+        return asked
+    if ray.cluster_resources().get("GPU", 0):
+        return 1.0
+    if autoscaling:
+        raise UserError(
+            f"the cluster has no GPU yet, and with --autoscaling some may come: pass {flag} 1 to wait for them, "
+            "or 0 to run on CPUs"
+        )
+    return 0.0
+
+
 def gpus_per_worker(runtime: RuntimeConfig) -> float:
-    """GPUs of a training worker: as configured, or 1 where the cluster has any, else 0."""
-    if runtime.gpus_per_worker is not None:
-        return runtime.gpus_per_worker
-    return 1.0 if ray.cluster_resources().get("GPU", 0) else 0.0
+    """GPUs of a training worker, see `gpus_for_one`."""
+    return gpus_for_one(runtime.gpus_per_worker, runtime.autoscaling, "--gpus-per-worker")
 
 
 def workers_that_fit(runtime: RuntimeConfig, groups: int = 1) -> int:
@@ -31,10 +46,13 @@ def workers_that_fit(runtime: RuntimeConfig, groups: int = 1) -> int:
 
 
 def check_workers_fit(runtime: RuntimeConfig) -> None:
-    """Raise UserError, with the arithmetic, when the cluster cannot hold the workers and still feed them."""
+    """Raise UserError, with the arithmetic, when the cluster cannot hold the workers and still feed them.
+
+    One that grows by itself may: there, only the GPUs must be said, see `gpus_for_one`.
+    """
+    gpus = gpus_per_worker(runtime)
     if runtime.autoscaling or workers_that_fit(runtime) >= runtime.workers:
         return
-    gpus = gpus_per_worker(runtime)
     held = ray.cluster_resources()
     need = f"{runtime.workers} × {runtime.cpus_per_worker:g} CPU"
     need += f" and {runtime.workers} × {gpus:g} GPU" if gpus else ""

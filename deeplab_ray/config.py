@@ -242,6 +242,23 @@ class RuntimeConfig:
 
 
 @dataclass(frozen=True)
+class InferenceConfig:
+    """What inference takes of the cluster: by default all that is there."""
+
+    gpus_per_predictor: float | None = None
+    """GPUs of each actor with the network; unset: 1 where the cluster has GPUs, else 0 (predict on CPU)."""
+    autoscaling: bool = False
+    """Count on nodes that the autoscaler has yet to bring: start with one actor of a kind, and grow with the
+    cluster."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.gpus_per_predictor is None or self.gpus_per_predictor >= 0,
+            f"gpus_per_predictor {self.gpus_per_predictor} must not be negative; 0 predicts on CPU",
+        )
+
+
+@dataclass(frozen=True)
 class TestConfig:
     """How images are scored in validation, evaluation and prediction."""
 

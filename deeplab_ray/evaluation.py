@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deeplab_ray import inference
-from deeplab_ray.config import CRFParams, TestConfig, to_json
+from deeplab_ray.config import CRFParams, InferenceConfig, TestConfig, to_json
 from deeplab_ray.datasets.base import Dataset, decode_image
 from deeplab_ray.errors import UserError
 from deeplab_ray.metrics import mean_iou
@@ -75,20 +75,21 @@ def evaluate(
     crf: CRFParams | str | None = "checkpoint",
     precision: str = "",
     test: TestConfig | None = None,
+    resources: InferenceConfig | None = None,
 ) -> Evaluation:
     """Score, refine and count every image of the split exactly once. Ray must be initialised.
 
     crf: parameters, None to leave the CRF out, or "checkpoint" for those of the checkpoint's config. precision:
     "float32" or "bfloat16"; empty: as the checkpoint was trained. test: scales, mirroring and tiles; None for those
-    of the checkpoint's config. Raises UserError for a checkpoint of other
-    classes than the data's.
+    of the checkpoint's config. resources: None for all that the cluster has. Raises UserError for a checkpoint of other
+    classes than the data's, and for a cluster too small.
     """
     started = time.monotonic()
     split, place, meta = open_checked(checkpoint_uri, data, split_name)
     test = test or meta.config.test
     meta = replace(meta, config=replace(meta.config, test=test))
     params = meta.config.crf if isinstance(crf, str) else crf
-    pools = inference.plan_pools(len(split))
+    pools = inference.plan_pools(len(split), resources or InferenceConfig())
     rows = inference.score(
         inference.read(split, range(len(split))), place, precision or meta.config.runtime.precision, pools, test
     )
@@ -193,7 +194,9 @@ class CRFSearch:
     """Best first."""
 
 
-def search_crf(checkpoint_uri: str, data: str, split_name: str, images: int) -> CRFSearch:
+def search_crf(
+    checkpoint_uri: str, data: str, split_name: str, images: int, resources: InferenceConfig | None = None
+) -> CRFSearch:
     """Mean IoU without the CRF, and with each point of `coarse_grid`, best first, over `images` images of the split.
 
     Both the network and the upsampling run once an image (section 4.1 of the paper searches on 100 images like
@@ -204,7 +207,7 @@ def search_crf(checkpoint_uri: str, data: str, split_name: str, images: int) -> 
     split, place, meta = open_checked(checkpoint_uri, data, split_name)
     grid = coarse_grid(meta.config.crf)
     indices = spread(len(split), images)
-    pools = inference.plan_pools(len(indices))
+    pools = inference.plan_pools(len(indices), resources or InferenceConfig())
     rows = inference.score(inference.read(split, indices), place, meta.config.runtime.precision, pools)
     rows = inference.try_crfs(rows, split.dataset, grid, pools)
     classes = len(split.dataset.classes)

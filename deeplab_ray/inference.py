@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from ray.data import ActorPoolStrategy
 
-from deeplab_ray.capacity import CPUS_FOR_DATA
-from deeplab_ray.config import CRFParams, TestConfig
+from deeplab_ray.capacity import CPUS_FOR_DATA, gpus_for_one
+from deeplab_ray.config import CRFParams, InferenceConfig, TestConfig
 from deeplab_ray.crf import DenseCRF
 from deeplab_ray.datasets.base import Dataset, decode_image
 from deeplab_ray.errors import UserError
@@ -48,29 +48,41 @@ class Pools:
     predictor_gpus: float
     refiners: int
     refiner_cpus: float
+    growing: bool = False
+    """Each pool starts with one actor and grows up to its number as the cluster does, not at once."""
+
+    def strategy(self, actors: int) -> ActorPoolStrategy:
+        """Of the pool with `actors` actors."""
+        return ActorPoolStrategy(min_size=1, max_size=actors) if self.growing else ActorPoolStrategy(size=actors)
 
 
-def plan_pools(images: int) -> Pools:
+def plan_pools(images: int, resources: InferenceConfig) -> Pools:
     """Fill the cluster: a predictor on each GPU (or one on CPU), CRF actors on the CPUs that are left.
 
     There are no more CRF actors than blocks of images. One CPU a node stays free for reading. On nodes too small
     for whole CPUs each actor takes a quarter. Raises UserError when not even that fits.
+    A cluster that grows by itself may hold nothing yet: there, Ray Data asks for nodes while images wait.
     """
+    gpus_each = gpus_for_one(resources.gpus_per_predictor, resources.autoscaling, "--gpus-per-predictor")
+    if resources.autoscaling:
+        blocks = _blocks(images)
+        return Pools(blocks if gpus_each else 1, 1, gpus_each, blocks, 1, growing=True)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = int(sum(node.get("GPU", 0) for node in nodes))
-    predictors = max(1, gpus)
+    on_gpus = sum(int(node.get("GPU", 0) / gpus_each + 1e-6) for node in nodes) if gpus_each else 0
+    predictors = max(1, on_gpus)
     whole = int(sum(max(0, node.get("CPU", 0) - CPUS_FOR_DATA) // 1 for node in nodes))
     if whole > predictors:
-        return Pools(predictors, 1, 1 if gpus else 0, min(whole - predictors, _blocks(images)), 1)
+        return Pools(predictors, 1, gpus_each, min(whole - predictors, _blocks(images)), 1)
     total = sum(node.get("CPU", 0) for node in nodes)
     share = 0.25
     refiners = int((total - CPUS_FOR_DATA - predictors * share) / share)
     if refiners < 1:
         raise UserError(
             f"the cluster has {total:g} CPU; inference needs {CPUS_FOR_DATA:g} for reading and {share:g} each for "
-            f"{predictors} predictor(s) and at least one CRF actor: add CPUs"
+            f"{predictors} predictor(s) and at least one CRF actor: add CPUs, or pass --autoscaling if the cluster "
+            "grows by itself"
         )
-    return Pools(predictors, share, 1 if gpus else 0, min(refiners, 2 if images > _WORTH_A_SECOND else 1), share)
+    return Pools(predictors, share, gpus_each, min(refiners, 2 if images > _WORTH_A_SECOND else 1), share)
 
 
 def _blocks(images: int) -> int:
@@ -96,8 +108,8 @@ def score(
     """
     return rows.map(
         Predictor,  # type: ignore[arg-type]
-        fn_constructor_args=(place, precision, test),
-        compute=ActorPoolStrategy(size=pools.predictors),
+        fn_constructor_args=(place, precision, test, "cuda" if pools.predictor_gpus else "cpu"),
+        compute=pools.strategy(pools.predictors),
         num_cpus=pools.predictor_cpus,
         num_gpus=pools.predictor_gpus or None,
     )
@@ -111,7 +123,7 @@ def measure(rows: ray.data.Dataset, dataset: Dataset, params: CRFParams | None, 
     return rows.map(
         Measurer,  # type: ignore[arg-type]
         fn_constructor_args=(dataset.name, params),
-        compute=ActorPoolStrategy(size=pools.refiners),
+        compute=pools.strategy(pools.refiners),
         num_cpus=pools.refiner_cpus,
     )
 
@@ -123,7 +135,7 @@ def try_crfs(
     return rows.map(
         CRFTester,  # type: ignore[arg-type]
         fn_constructor_args=(dataset.name, tuple(candidates)),
-        compute=ActorPoolStrategy(size=pools.refiners),
+        compute=pools.strategy(pools.refiners),
         num_cpus=pools.refiner_cpus,
     )
 
@@ -131,9 +143,9 @@ def try_crfs(
 class Predictor:
     """An actor with the network: encoded image → scores."""
 
-    def __init__(self, place: Location, precision: str, test: TestConfig | None = None) -> None:
+    def __init__(self, place: Location, precision: str, test: TestConfig | None, device: str) -> None:
         self.precision = precision
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = torch.device(device)
         model, meta = checkpoint.load_model(place)
         self.test = test or meta.config.test
         self.model = model.on(self.device)

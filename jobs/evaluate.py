@@ -9,7 +9,7 @@ import dataclasses
 from typing import Any, Literal
 
 from deeplab_ray import cli, presets
-from deeplab_ray.config import CRFParams, TestConfig, load
+from deeplab_ray.config import CRFParams, InferenceConfig, TestConfig, load
 from deeplab_ray.errors import UserError
 from deeplab_ray.storage import check_access, locate
 
@@ -20,6 +20,7 @@ class Args:
     """A checkpoint's folder, or a training run's (its newest checkpoint); a local path or s3:// URI."""
     data: str
     """Output of jobs/prepare.py: a local path or s3:// URI."""
+    resources: InferenceConfig
     split: str = "val"
     """Split to measure on."""
     output: str = ""
@@ -78,7 +79,7 @@ def main() -> dict[str, Any]:
     from deeplab_ray import evaluation
     from deeplab_ray.report import format_table
 
-    result = evaluation.evaluate(args.checkpoint, args.data, args.split, crf, args.precision, test)
+    result = evaluation.evaluate(args.checkpoint, args.data, args.split, crf, args.precision, test, args.resources)
     output = args.output or f"{locate(result.checkpoint).parent}/evaluation-{args.split}"
     report = evaluation.publish_report(result, output)
     print(format_table(result.dataset.classes, result.confusion, result.confusion_crf))

@@ -7,7 +7,7 @@ import dataclasses
 from typing import Any
 
 from deeplab_ray import cli, presets
-from deeplab_ray.config import to_json
+from deeplab_ray.config import InferenceConfig, to_json
 from deeplab_ray.storage import check_access, locate
 
 
@@ -19,6 +19,7 @@ class Args:
     """Output of jobs/prepare.py: a local path or s3:// URI."""
     output: str
     """File for the best parameters (JSON), which jobs/evaluate.py takes as --crf; a local path or s3:// URI."""
+    resources: InferenceConfig
     split: str = "train"
     """Split to search on."""
     images: int = 100
@@ -36,7 +37,7 @@ def main() -> dict[str, Any]:
     cli.start_ray()
     from deeplab_ray import evaluation
 
-    search = evaluation.search_crf(args.checkpoint, args.data, args.split, args.images)
+    search = evaluation.search_crf(args.checkpoint, args.data, args.split, args.images, args.resources)
     print(evaluation.format_crf_search(search))
     best = search.trials[0]
     output = locate(args.output)

@@ -9,7 +9,7 @@ import tiny
 import torch
 
 from deeplab_ray import datasets
-from deeplab_ray.config import ModelConfig, TestConfig
+from deeplab_ray.config import InferenceConfig, ModelConfig, TestConfig
 from deeplab_ray.crf import DenseCRF
 from deeplab_ray.datasets import decode_image
 from deeplab_ray.errors import UserError
@@ -96,6 +96,14 @@ def test_without_the_crf_there_are_no_figures_of_it_and_bfloat16_is_another_arit
     assert 0 < np.abs(result.confusion - exact).sum() / 2 < exact.sum() / 10
     publish_report(result, str(tmp_path / "report"))
     assert f"{100 * result.miou:.1f}" in (tmp_path / "report/report.html").read_text()
+
+
+def test_a_cluster_that_grows_must_be_told_whether_its_nodes_will_have_gpus(prepared_scenes: str, trained: str) -> None:
+    growing = InferenceConfig(autoscaling=True)
+    with pytest.raises(UserError, match=r"no GPU yet, .*: pass --gpus-per-predictor 1 to wait for them, or 0"):
+        evaluate(trained, prepared_scenes, "val", resources=growing)
+    with pytest.raises(UserError, match="pass --gpus-per-predictor 1"):
+        search_crf(trained, prepared_scenes, "val", images=3, resources=growing)
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,9 @@ def test_a_search_that_the_cluster_cannot_hold_is_refused_at_once_with_the_arith
         tuning.run(wide, three, prepared_scenes, "s3://tests/searches/2")
     with pytest.raises(UserError, match=r"batch 3 is not divisible by workers × accumulation = 2 × 1: take a batch of"):
         tuning.run(CONFIG, dataclasses.replace(SEARCH, batches=(4, 3)), prepared_scenes, "s3://tests/searches/2")
+    growing = dataclasses.replace(CONFIG, runtime=dataclasses.replace(CONFIG.runtime, autoscaling=True))
+    with pytest.raises(UserError, match="no GPU yet, and with --autoscaling some may come: pass --gpus-per-worker 1"):
+        tuning.run(growing, SEARCH, prepared_scenes, "s3://tests/searches/2")
     lost = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, weights="lost.pth"))
     with pytest.raises(UserError, match=r"lost\.pth"):
         tuning.run(lost, SEARCH, prepared_scenes, "s3://tests/searches/2")

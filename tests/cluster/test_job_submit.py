@@ -1,9 +1,13 @@
-"""The jobs on a cluster of their own that asks for a token, by way of `ray job submit`, as README.md says."""
+"""The jobs by way of `ray job submit`, as README.md says, on a cluster of their own like that of ray-cluster.yaml.
+
+Its head asks for a token and has no CPUs for tasks; worker nodes come and go.
+"""
 
 import contextlib
 import json
 import os
 import random
+import re
 import secrets
 import shutil
 import signal
@@ -12,11 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import tiny
 
+from deeplab_ray import datasets
 from deeplab_ray.datasets import scenes
 from deeplab_ray.embedded_s3 import EmbeddedS3
 from deeplab_ray.storage import locate
@@ -29,7 +36,13 @@ BIN = Path(sys.executable).parent
 # Clear of Ray's workers (10002–19999), of the embedded S3 server's and of the ports that Linux hands out.
 PORTS = range(23000, 29000)
 
-Submit = Callable[..., subprocess.CompletedProcess[str]]
+DATA = "s3://cluster/scenes"
+SETTINGS = {"iterations": 4, "batch": 4, "crop": 33, "workers": 2, "precision": "float32"}
+TRAIN = ("python", "jobs/train.py", "scenes-resnet18-largefov", "--data", DATA)
+TRAIN += tuple(f"--{name}={value}" for name, value in SETTINGS.items())
+EVALUATE = ("python", "jobs/evaluate.py", "--data", DATA)
+
+Job = subprocess.CompletedProcess[str]
 
 
 def free_port() -> int:
@@ -60,59 +73,103 @@ def token(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.fixture(scope="module")
-def submit(s3: EmbeddedS3, token: Path) -> Iterator[Submit]:
-    """`submit(*words, **environment)` runs `ray job submit … -- words` against a head node started here."""
-    # Ray's sockets lie below, and their paths may have 107 bytes at most.
-    folder = Path(tempfile.mkdtemp(prefix="r"))
-    dashboard = free_port()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-        # Under `uv run pytest`, Ray would give each job an environment that uv makes anew.
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-        # Beside other tests, more than Ray's minute.
-        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "240",
-    }
-    ports = {
-        "port": free_port(),
-        "dashboard-port": dashboard,
-        "dashboard-agent-listen-port": free_port(),
-        "ray-client-server-port": free_port(),
-    }
-    command = [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=4", "--disable-usage-stats"]
-    # Not asked for, the dashboard, which takes the jobs, may be missing from a head that says that it has started.
-    command += [
-        "--include-dashboard=true",
-        f"--temp-dir={folder}",
-        *(f"--{name}={port}" for name, port in ports.items()),
-    ]
-    with (folder / "head.log").open("wb") as log:
-        # What runs on the cluster has the keys of S3 from the node, not from who submits.
-        head = subprocess.Popen(command, stdout=log, stderr=log, env=environment | s3.environment)
+class Cluster:
+    """A head node and one worker node of 4 CPUs, which can be lost and come again."""
 
-    def run(*words: str, **changes: str) -> subprocess.CompletedProcess[str]:
-        command = [str(BIN / "ray"), "job", "submit", "--address", f"http://127.0.0.1:{dashboard}"]
-        command += ["--working-dir", str(REPOSITORY), "--", *words]
-        without_keys = {name: value for name, value in environment.items() if not name.startswith("AWS_")}
-        return subprocess.run(command, capture_output=True, text=True, env=without_keys | changes, timeout=300)
+    def __init__(self, folder: Path, token: Path, keys: Mapping[str, str]) -> None:
+        """`keys`: S3's, which jobs have from their node, not from who submits them."""
+        self.folder, self.keys = folder, keys
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))}
+        self.environment |= {
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(token),
+            # Under `uv run pytest`, Ray would give each job an environment that uv makes anew.
+            "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+            # Beside other tests, more than Ray's minute.
+            "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "240",
+        }
+        self.nodes: dict[str, subprocess.Popen[bytes]] = {}
+        self.port, self.dashboard = free_port(), free_port()
 
-    try:
+    def _start(self, name: str, *flags: str) -> None:
+        file = self.folder / f"{name}.log"
+        # Nodes of one machine that share a folder unpack a job's files over each other.
+        command = [str(BIN / "ray"), "start", "--block", "--disable-usage-stats", f"--temp-dir={self.folder / name}"]
+        with file.open("wb") as log:
+            node = subprocess.Popen([*command, *flags], stdout=log, stderr=log, env=self.environment | self.keys)
+        self.nodes[name] = node
         deadline = time.monotonic() + 300
-        while "Ray runtime started" not in (folder / "head.log").read_text():
-            assert head.poll() is None, (folder / "head.log").read_text()
-            assert time.monotonic() < deadline, (folder / "head.log").read_text()
+        while "Ray runtime started" not in file.read_text():
+            assert node.poll() is None, file.read_text()
+            assert time.monotonic() < deadline, file.read_text()
             time.sleep(0.5)
-        yield run
-    finally:
+
+    def start_head(self) -> None:
+        ports = {
+            "port": self.port,
+            "dashboard-port": self.dashboard,
+            "dashboard-agent-listen-port": free_port(),
+            "ray-client-server-port": free_port(),
+        }
+        # Not asked for, the dashboard, which takes the jobs, may be missing from a head that says that it has started.
+        flags = ["--head", "--num-cpus=0", "--include-dashboard=true"]
+        self._start("head", *flags, *(f"--{name}={port}" for name, port in ports.items()))
+
+    def add_worker(self) -> None:
+        self._start("worker", f"--address=127.0.0.1:{self.port}", "--num-cpus=4")
+
+    def lose_worker(self) -> None:
+        self.nodes["worker"].terminate()
+        self.nodes["worker"].wait()
+
+    def submit(self, *words: str, **changes: str) -> Job:
+        """`ray job submit … -- words`, with `changes` of the environment."""
+        command = [str(BIN / "ray"), "job", "submit", "--address", f"http://127.0.0.1:{self.dashboard}"]
+        command += ["--working-dir", str(REPOSITORY), "--", *words]
+        return subprocess.run(command, capture_output=True, text=True, env=self.environment | changes, timeout=300)
+
+    def has(self, kind: str, state: str) -> bool:
+        """Whether there are "actors", "placement-groups" or "nodes" in the state."""
+        command = [str(BIN / "ray"), "list", kind, "--address", f"http://127.0.0.1:{self.dashboard}"]
+        found = subprocess.run(
+            [*command, "--filter", f"state={state}"], capture_output=True, check=True, text=True, env=self.environment
+        )
+        return "No resource in the cluster" not in found.stdout
+
+    def end(self) -> None:
         # Left alone, a head takes half a minute to end.
-        head.kill()
-        head.wait()
-        for pid in processes_with(str(folder)):
+        for node in self.nodes.values():
+            node.kill()
+            node.wait()
+        for pid in processes_with(str(self.folder)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def cluster(s3: EmbeddedS3, token: Path) -> Iterator[Cluster]:
+    # Ray's sockets lie below, and their paths may have 107 bytes at most.
+    folder = Path(tempfile.mkdtemp(prefix="r"))
+    cluster = Cluster(folder, token, s3.environment)
+    try:
+        cluster.start_head()
+        cluster.add_worker()
+        yield cluster
+    finally:
+        cluster.end()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def prepared(cluster: Cluster, s3: EmbeddedS3, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """The job that made DATA: 6 + 3 street scenes. It has printed which Python and which code it ran."""
+    source = tmp_path_factory.mktemp("scenes")
+    scenes.draw(locate(source), {"train": 6, "val": 3}, 48, 96, seed=0)
+    s3.make_bucket("cluster")
+    where = "import sys, deeplab_ray; print('USES', sys.executable, deeplab_ray.__file__)"
+    prepare = f"python jobs/prepare.py scenes --source {source} --output {DATA} --splits train val"
+    return cluster.submit("sh", "-c", f'python -P -c "{where}" && {prepare}')
 
 
 def result_of(job: subprocess.CompletedProcess[str]) -> dict[str, object]:
@@ -125,15 +182,8 @@ def result_of(job: subprocess.CompletedProcess[str]) -> dict[str, object]:
 
 
 def test_prepare_train_and_evaluate_on_a_cluster_with_a_token(
-    submit: Submit, s3: EmbeddedS3, token: Path, tmp_path: Path
+    cluster: Cluster, prepared: Job, s3: EmbeddedS3, token: Path
 ) -> None:
-    scenes.draw(locate(tmp_path), {"train": 6, "val": 3}, 48, 96, seed=0)
-    s3.make_bucket("cluster")
-    data, run = "s3://cluster/scenes", "s3://cluster/run"
-
-    where = "import sys, deeplab_ray; print('USES', sys.executable, deeplab_ray.__file__)"
-    prepare = f"python jobs/prepare.py scenes --source {tmp_path} --output {data} --splits train val"
-    prepared = submit("sh", "-c", f'python -P -c "{where}" && {prepare}')
     counts = {"train": {"images": 6, "shards": 1, "bad": 0}, "val": {"images": 3, "shards": 1, "bad": 0}}
     assert result_of(prepared)["splits"] == counts
     uses = next(line.split() for line in prepared.stdout.splitlines() if line.startswith("USES"))
@@ -141,18 +191,17 @@ def test_prepare_train_and_evaluate_on_a_cluster_with_a_token(
     # The code is the one that was submitted, not one that is installed on the nodes.
     assert "working_dir_files" in uses[2]
 
-    settings = {"iterations": "4", "batch": "4", "crop": "33", "workers": "2", "precision": "float32"}
-    flags = [f"--{name}={value}" for name, value in settings.items()]
-    trained = submit("python", "jobs/train.py", "scenes-resnet18-largefov", "--data", data, "--output", run, *flags)
+    run = "s3://cluster/run"
+    trained = cluster.submit(*TRAIN, "--output", run)
     result = result_of(trained)
     assert (result["iterations"], result["workers"], result["checkpoint"]) == (4, 2, f"{run}/ckpt_000004")
 
-    evaluated = submit("python", "jobs/evaluate.py", "--checkpoint", run, "--data", data)
+    evaluated = cluster.submit(*EVALUATE, "--checkpoint", run)
     result = result_of(evaluated)
     assert (result["images"], result["report"]) == (3, f"{run}/evaluation-val/report.html")
     assert locate(f"{run}/evaluation-val/report.html").exists()
 
-    mistaken = submit("python", "jobs/train.py", "no-such-preset")
+    mistaken = cluster.submit("python", "jobs/train.py", "no-such-preset")
     assert mistaken.returncode != 0
     assert "\nerror: unknown preset 'no-such-preset': choose from" in mistaken.stdout + mistaken.stderr
 
@@ -161,11 +210,36 @@ def test_prepare_train_and_evaluate_on_a_cluster_with_a_token(
             assert secret not in job.stdout + job.stderr
 
 
-def test_without_the_token_nothing_is_run(submit: Submit, tmp_path: Path) -> None:
+def test_without_the_token_nothing_is_run(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(secrets.token_hex(32))
     marker = tmp_path / "ran"
     for changes in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}):
-        refused = submit("touch", str(marker), **changes)
+        refused = cluster.submit("touch", str(marker), **changes)
         assert refused.returncode != 0
         assert "oken" in refused.stdout + refused.stderr
     assert not marker.exists()
+
+
+def test_on_a_cluster_that_grows_jobs_wait_for_its_first_node(cluster: Cluster, prepared: Job, tmp_path: Path) -> None:
+    assert prepared.returncode == 0
+    checkpoint = tiny.checkpoint(tmp_path, tiny.config(), datasets.get("scenes").classes)
+    evaluate = (*EVALUATE, "--checkpoint", str(checkpoint), "--output", "s3://cluster/grown")
+    cluster.lose_worker()
+    refused = cluster.submit(*evaluate)
+    hint = "error: the cluster has 0 CPU; inference needs .* pass --autoscaling if the cluster grows by itself"
+    assert re.search(hint, refused.stdout + refused.stderr), refused.stdout + refused.stderr
+
+    with ThreadPoolExecutor() as pool:
+        jobs = [
+            pool.submit(cluster.submit, *evaluate, "--autoscaling", "--gpus-per-predictor=0"),
+            pool.submit(
+                cluster.submit, *TRAIN, "--output", "s3://cluster/grown", "--autoscaling", "--gpus-per-worker=0"
+            ),
+        ]
+        while not (cluster.has("actors", "PENDING_CREATION") and cluster.has("placement-groups", "PENDING")):
+            for job in jobs:
+                assert not job.done(), job.result().stdout + job.result().stderr
+        cluster.add_worker()
+        evaluated, trained = (result_of(job.result()) for job in jobs)
+    assert evaluated["images"] == 3
+    assert trained["iterations"] == 4
