@@ -10,7 +10,7 @@ from deeplab_ray import presets
 from deeplab_ray.cli import parse, run_job
 from deeplab_ray.datasets.scenes import draw
 from deeplab_ray.errors import UserError
-from deeplab_ray.storage import check_access, locate
+from deeplab_ray.storage import check_access, check_folder, locate
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,18 @@ def main() -> dict[str, Any]:
         raise UserError(f"cannot draw {args.train} and {args.val} scenes: give --train and --val of 0 or more")
     output = locate(args.output)
     check_access(output)
-    if (output / "leftImg8bit").exists():
-        raise UserError(f"{output}/leftImg8bit exists: give another --output, or remove it")
+    check_folder(output)
+    trees = [output / "leftImg8bit", output / "gtFine"]
+    for tree in trees:
+        if tree.exists():
+            raise UserError(f"{tree} exists: give another --output, or remove it")
     try:
         for split, count in counts.items():
             draw(output, {split: count}, args.height, args.width, args.seed)
             print(f"{split}: {count} scenes drawn", flush=True)
     except BaseException:
-        (output / "leftImg8bit").delete_tree()
-        (output / "gtFine").delete_tree()
+        for tree in trees:
+            tree.delete_tree()
         raise
     return {"output": args.output, "images": counts, "height": args.height, "width": args.width, "seed": args.seed}
 

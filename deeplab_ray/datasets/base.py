@@ -13,6 +13,9 @@ from deeplab_ray.storage import Location
 IGNORE = 255
 """Train id of pixels that take no part in training and measuring."""
 
+# Where a PNG says how many bits a sample has, and how it ends.
+_PNG_BIT_DEPTH, _PNG_END = 24, b"IEND\xaeB`\x82"
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -77,6 +80,9 @@ class Dataset:
                 f"label is {image.format} of mode {image.mode}, not an 8-bit single-channel or palette PNG"
             )
         raw = np.asarray(image)
+        if image.mode == "L":
+            # Pillow stretches grey values of 2 or 4 bits to 0..255.
+            raw = raw // (255 // (2 ** data[_PNG_BIT_DEPTH] - 1))
         train_ids = self._train_ids[raw]
         unknown = train_ids < 0
         if unknown.any():
@@ -119,6 +125,9 @@ def _load(data: bytes) -> Image.Image:
         raise ValueError(f"not an image ({len(data)} bytes)") from None
     except Exception as error:  # broken bytes raise almost anything in Pillow's decoders
         raise ValueError(f"unreadable: {error}") from error
+    # Pillow does without the end.
+    if image.format == "PNG" and data.rfind(_PNG_END) < 0:
+        raise ValueError(f"unreadable: PNG of {len(data)} bytes is truncated")
     return image
 
 

@@ -29,7 +29,7 @@ def _pairs(source: Location, split: str) -> list[Pair]:
         return {file.removesuffix(".png"): f"{folder}/{file}" for file in files if file.endswith(".png")}
 
     images, labels = pngs(split), pngs(f"{split}annot")
-    if not images:
+    if not images and not labels:
         raise UserError(
             f"no {split}/*.png below {source}: --source is the folder that holds {split}/ and {split}annot/ "
             "(the SegNet layout)"

@@ -69,15 +69,17 @@ def read_pairs(source: Location, split: str) -> list[Pair]:
     """leftImg8bit/<split>/<city>/<id>_leftImg8bit.png and gtFine/<split>/<city>/<id>_gtFine_labelIds.png."""
 
     def files(tree: str, ending: str) -> dict[str, str]:
-        found = (source / tree / split).files(recursive=True)
-        return {
-            file.rsplit("/", 1)[-1].removesuffix(ending): f"{tree}/{split}/{file}"
-            for file in found
-            if file.endswith(ending)
-        }
+        found: dict[str, str] = {}
+        for file in (source / tree / split).files(recursive=True):
+            if file.endswith(ending):
+                id, path = file.rsplit("/", 1)[-1].removesuffix(ending), f"{tree}/{split}/{file}"
+                if id in found:
+                    raise UserError(f"{found[id]} and {path} below {source} have one name: give each image its own")
+                found[id] = path
+        return found
 
     images, labels = files("leftImg8bit", _IMAGE), files("gtFine", _LABEL)
-    if not images:
+    if not images and not labels:
         raise UserError(
             f"no leftImg8bit/{split}/<city>/*{_IMAGE} below {source}: --source is the folder that holds "
             "leftImg8bit/ and gtFine/"

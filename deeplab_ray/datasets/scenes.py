@@ -43,8 +43,11 @@ def render(seed: int, index: int, height: int, width: int) -> tuple[np.ndarray, 
     """Scene number `index` of a seed: image uint8 H×W×3 (RGB) and Cityscapes label ids uint8 H×W.
 
     Besides the ids of `CLASS_IDS`, labels hold 1 (ego vehicle) and 4 (static), which Cityscapes ignores. The
-    same arguments give the same arrays in any process. Raises UserError for a size outside 32×32..1024×2048.
+    same arguments give the same arrays in any process. Raises UserError for a size outside 32×32..1024×2048 and for
+    a negative seed.
     """
+    if seed < 0:
+        raise UserError(f"seed {seed} must not be negative")
     if not (_MIN_SIDE <= height <= _MAX_HEIGHT and _MIN_SIDE <= width <= _MAX_WIDTH):
         raise UserError(
             f"scenes of {height}×{width} cannot be drawn: take a height of {_MIN_SIDE}..{_MAX_HEIGHT} "

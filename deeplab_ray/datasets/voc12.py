@@ -53,9 +53,15 @@ def _pairs(source: Location, split: str) -> list[Pair]:
         raise UserError(
             f"no ImageSets/Segmentation/{split}.txt below {source}: --source is the folder VOCdevkit/VOC2012"
         )
-    ids = sorted(set(listing.read_bytes().decode().split()))
+    try:
+        lines = listing.read_bytes().decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError:
+        raise UserError(f"{listing} is no text: it should list the split's images, one id a line") from None
+    ids = sorted({line.strip() for line in lines} - {""})
     if not ids:
         raise UserError(f"{listing} is empty: it should list the split's images, one id a line")
+    if wrong := next((id for id in ids if len(id.split()) > 1), None):
+        raise UserError(f"{listing} has a line {wrong!r}: it should list the split's images, one id a line")
     folder = f"{prefix}SegmentationClass"
     labels = set((source / folder).files())
     if split == "trainaug" and (more := (source / f"{folder}Aug").files()):

@@ -1,6 +1,8 @@
 """Decoding and encoding of images and labels, the same for every dataset."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -52,6 +54,25 @@ def test_a_label_must_be_a_single_channel_png() -> None:
         camvid.decode_label(jpeg.getvalue())
 
 
+def packed(values: list[int], bits: int) -> bytes:
+    """A row of grey values as a PNG of so many bits a pixel, which optimisers of PNGs write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    row = "".join(f"{value:0{bits}b}" for value in values)
+    row += "0" * (-len(row) % 8)
+    header = struct.pack(">IIBBBBB", len(values), 1, bits, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes([0, *(int(row[i : i + 8], 2) for i in range(0, len(row), 8))]))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_label_values_are_those_of_the_file_however_many_bits_they_take(bits: int) -> None:
+    values = [0, 1, 3, 2]
+    np.testing.assert_array_equal(datasets.get("camvid").decode_label(packed(values, bits)), [values])
+
+
 def test_a_train_id_that_is_no_class_is_not_encoded() -> None:
     with pytest.raises(ValueError, match="train id 11 is no class of camvid"):
         datasets.get("camvid").encode_label(np.full((2, 2), 11, np.uint8))
@@ -64,10 +85,10 @@ def test_images_of_any_usual_mode_become_rgb() -> None:
     np.testing.assert_array_equal(decode_image(png(rgba)), rgba[..., :3])
 
 
-@pytest.mark.parametrize("kept", [0, 10, 60, 0.5])
+@pytest.mark.parametrize("kept", [0, 10, 60, 0.5, -20, -1])
 def test_a_truncated_image_is_unreadable(kept: float) -> None:
     whole = png(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
-    part = whole[: int(kept if kept >= 1 else kept * len(whole))]
+    part = whole[: int(kept * len(whole)) if 0 < kept < 1 else int(kept)]
     with pytest.raises(ValueError, match=r"not an image|unreadable"):
         decode_image(part)
 

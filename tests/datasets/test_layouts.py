@@ -80,6 +80,33 @@ def test_voc_takes_the_augmented_labels_from_their_own_folder(tmp_path: Path) ->
     assert pair.label == "SegmentationClassAug/a.png"
 
 
+@pytest.mark.parametrize("text", [b"a 1\nb -1\n", b"/JPEGImages/a.jpg /SegmentationClass/a.png\n", b"\xff\xfea"])
+def test_a_voc_list_of_something_else_is_refused(tmp_path: Path, text: bytes) -> None:
+    lists = tmp_path / "ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "val.txt").write_bytes(text)
+    with pytest.raises(UserError, match=r"val\.txt .*: it should list the split's images, one id a line"):
+        datasets.get("voc12").pairs(locate(tmp_path), "val")
+    (lists / "val.txt").write_bytes("\ufeffa\r\n".encode())
+    assert [pair.id for pair in datasets.get("voc12").pairs(locate(tmp_path), "val")] == ["a"]
+
+
+def test_two_cityscapes_images_of_one_name_are_refused_instead_of_mixed_up(tmp_path: Path) -> None:
+    touch(tmp_path, "leftImg8bit/val/a/1_leftImg8bit.png", "leftImg8bit/val/b/1_leftImg8bit.png")
+    touch(tmp_path, "gtFine/val/a/1_gtFine_labelIds.png")
+    with pytest.raises(UserError, match=r"val/a/1_left.* and .*val/b/1_left.* have one name"):
+        datasets.get("cityscapes").pairs(locate(tmp_path), "val")
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("camvid", "valannot/1.png"), ("cityscapes", "gtFine/val/a/1_gtFine_labelIds.png")]
+)
+def test_labels_whose_images_are_all_missing_are_pairs_without_image(tmp_path: Path, name: str, file: str) -> None:
+    touch(tmp_path, file)
+    (pair,) = datasets.get(name).pairs(locate(tmp_path), "val")
+    assert (pair.id, pair.label) == ("1", file)
+
+
 @pytest.mark.parametrize("name", datasets.names())
 def test_a_folder_without_the_layout_is_refused_with_what_is_looked_for(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"below .*: --source is the folder"):
