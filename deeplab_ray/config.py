@@ -6,10 +6,11 @@ nowhere else.
 """
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+import typing
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
-from deeplab_ray.config_json import from_json, load, to_json
+from deeplab_ray.config_json import describe, fits, from_json, load, to_json
 from deeplab_ray.errors import UserError
 
 __all__ = [
@@ -53,6 +54,15 @@ def _require(condition: bool, sentence: str) -> None:
         raise UserError(sentence)
 
 
+def check_types(config: Any) -> None:
+    """Raise UserError for a field of a config dataclass whose value is not of its type, or infinite."""
+    hints = typing.get_type_hints(type(config))
+    for field_ in fields(config):
+        value, hint = getattr(config, field_.name), hints[field_.name]
+        _require(fits(value, hint), f"{field_.name} {value!r} is not of type {describe(hint)}")
+        _require(value not in (math.inf, -math.inf), f"{field_.name} {value} must be finite")
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Which network, for which dataset's classes, from which weights."""
@@ -83,6 +93,7 @@ class ModelConfig:
     """Of fc6 and fc7 of VGG-16 in training; 0 leaves it out, for runs too short to overfit."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         fitting = ", ".join(HEADS[self.backbone])
         _require(self.head in HEADS[self.backbone], f"no head {self.head} on {self.backbone}: it takes {fitting}")
         _require(
@@ -106,6 +117,7 @@ class AugmentConfig:
     """Mirror half of the samples left to right."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         lower = max(17, self.crop - (self.crop - 1) % 8)
         _require(
             self.crop >= 17 and self.crop % 8 == 1,
@@ -151,6 +163,7 @@ class SolverConfig:
     """Divide the loss by the number of labelled pixels; FCN's is their sum."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         _require(
             0 < self.learning_rate < math.inf,
             f"learning rate {self.learning_rate} must be a number above 0, e.g. 1e-3",
@@ -190,6 +203,7 @@ class CRFParams:
     """Mean-field iterations."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         _require(self.w1 >= 0 and self.w2 >= 0, f"CRF weights w1={self.w1}, w2={self.w2} must not be negative")
         for name in ("sigma_alpha", "sigma_beta", "sigma_gamma"):
             _require(getattr(self, name) > 0, f"CRF width {name}={getattr(self, name)} must be above 0")
@@ -228,6 +242,7 @@ class RuntimeConfig:
     """How often the worker group may be restarted from its last checkpoint after a worker died."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         _require(self.workers >= 1, f"workers {self.workers} must be at least 1")
         _require(
             self.gpus_per_worker is None or self.gpus_per_worker >= 0,
@@ -239,6 +254,7 @@ class RuntimeConfig:
         _require(self.checkpoint_every >= 1, f"checkpoint_every {self.checkpoint_every} must be at least 1")
         _require(self.keep_checkpoints >= 1, f"keep_checkpoints {self.keep_checkpoints} must be at least 1")
         _require(self.max_failures >= 0, f"max_failures {self.max_failures} must not be negative")
+        _require(0 <= self.seed < 2**63, f"seed {self.seed} must lie in 0..2^63 − 1")
 
 
 @dataclass(frozen=True)
@@ -252,6 +268,7 @@ class InferenceConfig:
     cluster."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         _require(
             self.gpus_per_predictor is None or self.gpus_per_predictor >= 0,
             f"gpus_per_predictor {self.gpus_per_predictor} must not be negative; 0 predicts on CPU",
@@ -275,6 +292,7 @@ class TestConfig:
     """Pixels that neighbouring tiles share at least; their scores are blended there."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         _require(
             len(self.test_scales) > 0 and all(0 < scale <= 8 for scale in self.test_scales),
             f"test_scales {self.test_scales} must be at least one factor in (0, 8]",
@@ -302,6 +320,7 @@ class Config:
     test: TestConfig = field(default_factory=TestConfig)
 
     def __post_init__(self) -> None:
+        check_types(self)
         parts = self.runtime.workers * self.solver.accumulation
         lower = max(parts, self.solver.batch - self.solver.batch % parts)
         _require(
@@ -338,6 +357,7 @@ class SearchConfig:
     """Trials at the same time; 0: as many as the cluster holds."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         _require(self.trials >= 1, f"trials {self.trials} must be at least 1")
         _require(
             0 < self.learning_rate_min < self.learning_rate_max,

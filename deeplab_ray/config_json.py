@@ -51,22 +51,23 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     for name, item in value.items():
         if dataclasses.is_dataclass(hints[name]):
             item = _build(hints[name], item, f"{where}.{name}")
-        elif not _fits(item, hints[name]):
-            raise UserError(f"{where}.{name}: {item!r} is not of type {_describe(hints[name])}")
+        elif not fits(item, hints[name]):
+            raise UserError(f"{where}.{name}: {item!r} is not of type {describe(hints[name])}")
         elif isinstance(item, list):
             item = tuple(item)
         arguments[name] = item
     return kind(**arguments)
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of the type that a config dataclass annotates; a list passes for a tuple."""
     options = typing.get_args(hint)
     if typing.get_origin(hint) is Literal:
         return value in options
     if typing.get_origin(hint) is tuple:
-        return isinstance(value, list) and all(_fits(item, options[0]) for item in value)
+        return isinstance(value, (list, tuple)) and all(fits(item, options[0]) for item in value)
     if options:
-        return any(_fits(value, option) for option in options)
+        return any(fits(value, option) for option in options)
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is int:
@@ -74,5 +75,6 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint)
 
 
-def _describe(hint: Any) -> str:
+def describe(hint: Any) -> str:
+    """A type as an error names it."""
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
