@@ -6,25 +6,21 @@ and float16 scores at output stride 8; probabilities at full size exist only ins
 
 import dataclasses
 import io
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import ray
 import ray.data
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from ray.data import ActorPoolStrategy
 
-from deeplab_ray.capacity import CPUS_FOR_DATA, gpus_for_one
-from deeplab_ray.config import CRFParams, InferenceConfig, TestConfig
+from deeplab_ray.capacity import Pools
+from deeplab_ray.config import CRFParams, TestConfig
 from deeplab_ray.crf import DenseCRF
 from deeplab_ray.datasets.base import Dataset, decode_image
-from deeplab_ray.errors import UserError
+from deeplab_ray.machine import usable_cpus
 from deeplab_ray.metrics import confusion_matrix
 from deeplab_ray.models import DeepLab, score_images, upsample_scores
 from deeplab_ray.models.geometry import Alignment
@@ -35,57 +31,11 @@ from deeplab_ray.training.step import autocast
 
 Row = dict[str, Any]
 _BLOCK_IMAGES = 4
-# On a small machine a second CRF actor takes longer to start than it saves on fewer images.
-_WORTH_A_SECOND = 100
+_LARGEST = float(np.finfo(np.float16).max)
 
 
-@dataclass(frozen=True)
-class Pools:
-    """How many actors predict and how many refine, and what each takes."""
-
-    predictors: int
-    predictor_cpus: float
-    predictor_gpus: float
-    refiners: int
-    refiner_cpus: float
-    growing: bool = False
-    """Each pool starts with one actor and grows up to its number as the cluster does, not at once."""
-
-    def strategy(self, actors: int) -> ActorPoolStrategy:
-        """Of the pool with `actors` actors."""
-        return ActorPoolStrategy(min_size=1, max_size=actors) if self.growing else ActorPoolStrategy(size=actors)
-
-
-def plan_pools(images: int, resources: InferenceConfig) -> Pools:
-    """Fill the cluster: a predictor on each GPU (or one on CPU), CRF actors on the CPUs that are left.
-
-    There are no more CRF actors than blocks of images. One CPU a node stays free for reading. On nodes too small
-    for whole CPUs each actor takes a quarter. Raises UserError when not even that fits.
-    A cluster that grows by itself may hold nothing yet: there, Ray Data asks for nodes while images wait.
-    """
-    gpus_each = gpus_for_one(resources.gpus_per_predictor, resources.autoscaling, "--gpus-per-predictor")
-    if resources.autoscaling:
-        blocks = _blocks(images)
-        return Pools(blocks if gpus_each else 1, 1, gpus_each, blocks, 1, growing=True)
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    on_gpus = sum(int(node.get("GPU", 0) / gpus_each + 1e-6) for node in nodes) if gpus_each else 0
-    predictors = max(1, on_gpus)
-    whole = int(sum(max(0, node.get("CPU", 0) - CPUS_FOR_DATA) // 1 for node in nodes))
-    if whole > predictors:
-        return Pools(predictors, 1, gpus_each, min(whole - predictors, _blocks(images)), 1)
-    total = sum(node.get("CPU", 0) for node in nodes)
-    share = 0.25
-    refiners = int((total - CPUS_FOR_DATA - predictors * share) / share)
-    if refiners < 1:
-        raise UserError(
-            f"the cluster has {total:g} CPU; inference needs {CPUS_FOR_DATA:g} for reading and {share:g} each for "
-            f"{predictors} predictor(s) and at least one CRF actor: add CPUs, or pass --autoscaling if the cluster "
-            "grows by itself"
-        )
-    return Pools(predictors, share, gpus_each, min(refiners, 2 if images > _WORTH_A_SECOND else 1), share)
-
-
-def _blocks(images: int) -> int:
+def blocks(images: int) -> int:
+    """Into how many blocks, which are what actors work on, `images` images go."""
     return -(-images // _BLOCK_IMAGES)
 
 
@@ -94,7 +44,7 @@ def read(split: Split, indices: Sequence[int]) -> ray.data.Dataset:
 
     In blocks of a few images, so that the CRF starts as soon as the first are scored.
     """
-    return ray.data.range(len(indices), override_num_blocks=_blocks(len(indices))).map(
+    return ray.data.range(len(indices), override_num_blocks=blocks(len(indices))).map(
         lambda row: dataclasses.asdict(split.read(indices[int(row["id"])]))
     )
 
@@ -151,12 +101,13 @@ class Predictor:
         self.model = model.on(self.device)
         if self.device.type == "cpu":
             # Ray sets one thread for a fraction of a CPU; the CRF actors are idle until scores arrive.
-            torch.set_num_threads(os.cpu_count() or 1)
+            torch.set_num_threads(usable_cpus())
 
     def __call__(self, row: Row) -> Row:
         image = decode_image(row["image"])
         scores, alignment = predict(self.model, image, self.device, self.precision, self.test)
-        half = scores.to(torch.float16).cpu().numpy()
+        # Larger scores would become infinite, and no probability.
+        half = scores.clamp(-_LARGEST, _LARGEST).to(torch.float16).cpu().numpy()
         return row | {"scores": half.tobytes(), "scores_shape": list(half.shape), "alignment": alignment}
 
 
