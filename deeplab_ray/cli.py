@@ -10,12 +10,15 @@ import contextlib
 import io
 import json
 import logging
+import math
 import os
 import re
 import shlex
+import signal
 import socket
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -25,6 +28,7 @@ import tyro
 
 from deeplab_ray.config import CRFParams
 from deeplab_ray.errors import UserError
+from deeplab_ray.machine import usable_cpus
 
 T = TypeVar("T")
 
@@ -47,12 +51,18 @@ _ENVIRONMENT = {
 _CONNECT_TIMEOUT_S = 5
 # As flags go without prefix, it would be that of the solver's iterations.
 CRFParams.__annotations__["iterations"] = Annotated[int, tyro.conf.arg(name="crf-iterations")]
-_TOLD = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception)): (.*)$", re.MULTILINE)
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_TOLD = re.compile(r"^ *(?:\w+\.)*(\w*(?:Error|Exception)): (.*)$", re.MULTILINE)
 """The line at the end of a traceback: the exception's kind and its text."""
 
 
 def run_job(main: Callable[[], dict[str, Any]]) -> NoReturn:
-    """Run a job to its end: print what it returns, or its error, and exit as the module says."""
+    """Run a job to its end: print what it returns, or its error, and exit as the module says.
+
+    SIGTERM, by which `ray job stop` and containers end a job, interrupts it as Ctrl-C does.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         result = main()
     except KeyboardInterrupt:
@@ -64,7 +74,9 @@ def run_job(main: Callable[[], dict[str, Any]]) -> NoReturn:
             _end(2, f"error: {scrub(mistake)}")
         kind, text = told[-1]
         _end(1, f"error: {kind}: {scrub(text)} (traceback: {_save_traceback(error)})")
-    _end(0, f"RESULT {json.dumps(result)}")
+    # JSON has no NaN.
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in result.items()}
+    _end(0, f"RESULT {json.dumps(finite, allow_nan=False)}")
 
 
 def scrub(text: str) -> str:
@@ -120,7 +132,7 @@ def start_ray(cpus: int | None = None) -> None:
     address = os.environ.get("RAY_ADDRESS", "")
     if address in ("", "local"):
         # More logical CPUs than a small machine has: workers and Ray Data mostly wait for each other.
-        cpus = cpus or max(4, os.cpu_count() or 1)
+        cpus = cpus or max(4, usable_cpus())
         # Nothing preempts this machine; its watcher would cost a process for every run.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # Ray Train asks the dashboard's process for the state of its actors, and complains where there is none.
@@ -171,10 +183,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _told(error: BaseException) -> list[tuple[str, str]]:
-    """(kind, one line of text) of an error; of one from a Ray task, those in the text of its traceback, which is
-    all that Ray passes on, the origin last."""
-    remote = type(error).__name__.startswith("RayTaskError")
-    if remote and (told := _TOLD.findall(str(error))):
+    """(kind, one line of text) of an error; of one from a Ray task or an actor, those in the text of its traceback,
+    which is all that Ray passes on, the origin last."""
+    remote = any(kind.__name__ == "RayError" for kind in type(error).__mro__)
+    if remote and (told := _TOLD.findall(_COLOUR.sub("", str(error)))):
         return told[::-1]
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
     return [(type(error).__name__, " ".join(lines) if isinstance(error, UserError) else lines[0])]
@@ -197,7 +209,7 @@ def _end(code: int, line: str) -> NoReturn:
 
 def _unbox(complaint: str) -> str:
     """The first paragraph in tyro's box, and its guess at what was meant, as one line."""
-    lines = [line.strip("│ ") for line in re.sub(r"\x1b\[[0-9;]*m", "", complaint).splitlines()]
+    lines = [line.strip("│ ") for line in _COLOUR.sub("", complaint).splitlines()]
     paragraphs = [" ".join(p.split()) for p in re.split(r"[─╭╮╰╯][^\n]*", "\n".join(lines)) if p.strip()]
     text = paragraphs[0] if paragraphs else "wrong usage"
     guess = next((p for p in paragraphs[1:] if p.startswith("Perhaps you meant")), None)

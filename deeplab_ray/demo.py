@@ -4,18 +4,23 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from deeplab_ray import cli, datasets, presets
+from deeplab_ray.config import Config
 from deeplab_ray.crf import CRFParams, DenseCRF
 from deeplab_ray.datasets import scenes
 from deeplab_ray.embedded_s3 import EmbeddedS3
-from deeplab_ray.storage import locate
+from deeplab_ray.errors import UserError
+from deeplab_ray.machine import usable_cpus
+from deeplab_ray.storage import Location, check_folder, locate
 
 PRESET = "scenes-resnet18-largefov"
 WORKERS = 2
@@ -24,6 +29,8 @@ SCENES = {"train": 200, "val": 40}
 SEED = 11
 HEIGHT, WIDTH = 128, 256
 _STRIP_ROWS = 3
+# Of a user's shell or of `ray job submit`: the demo has a Ray and an S3 of its own.
+_NOT_OURS = ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "AWS_PROFILE")
 
 
 def run(output: str, iterations: int) -> dict[str, Any]:
@@ -36,93 +43,87 @@ def run(output: str, iterations: int) -> dict[str, Any]:
     def say(text: str) -> None:
         print(f"[{time.monotonic() - started:4.0f} s] {text}", flush=True)
 
-    with EmbeddedS3() as s3, tempfile.TemporaryDirectory(prefix="deeplab-ray-demo-") as folder:
-        os.environ.update(s3.environment)
-        os.environ.pop("RAY_ADDRESS", None)
-        s3.make_bucket("demo")
-        say(f"S3 server is up at {s3.environment['AWS_ENDPOINT_URL']}")
-        try:
-            with _compiling(len(datasets.get("scenes").classes)):
-                result = _steps(Path(folder), output, iterations, say)
-            return result | {"seconds": round(time.monotonic() - started)}
-        finally:
-            _stop_ray()
-            say("Ray and the S3 server are shut down")
-
-
-def _stop_ray() -> None:
-    import ray
-
-    ray.shutdown()
-
-
-@contextlib.contextmanager
-def _drawing(folder: Path) -> Iterator[None]:
-    """Draw the scenes into the folder in another process, beside what the block does; they are there at its end."""
-    process = multiprocessing.get_context("spawn").Process(target=_draw, args=(folder,))
-    process.start()
-    try:
-        yield
-        process.join()
-        if process.exitcode:
-            raise RuntimeError(f"drawing the scenes ended with exit code {process.exitcode}")
-    finally:
-        process.kill()
-        process.join()
-
-
-def _draw(folder: Path) -> None:
-    # Ctrl-C reaches this process, too; it is the parent that ends it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    scenes.draw(locate(folder), SCENES, HEIGHT, WIDTH, SEED)
-
-
-@contextlib.contextmanager
-def _compiling(classes: int) -> Iterator[None]:
-    """Compile the CRF's kernels in another process, which takes only time that nobody else wants, beside the block.
-
-    It is long done when evaluation's actors want them; if it is not, they wait for it.
-    """
-    process = multiprocessing.get_context("spawn").Process(target=_compile, args=(classes,), daemon=True)
-    process.start()
-    try:
-        yield
-    finally:
-        process.kill()
-        process.join()
-
-
-def _compile(classes: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(19)
-    DenseCRF(CRFParams()).warm(classes)
-
-
-def _steps(folder: Path, output: str, iterations: int, say: Any) -> dict[str, Any]:
-    say("drawing street scenes, starting Ray")
-    with _drawing(folder):
-        cli.start_ray(cpus=max(2, os.cpu_count() or 1))
-        from deeplab_ray import evaluation
-        from deeplab_ray.prepare import prepare
-        from deeplab_ray.report import format_table, gallery_strip
-        from deeplab_ray.training import trainer
-
-    say(f"drew {SCENES['train']} scenes to train on and {SCENES['val']} to validate on; preparing shards")
-    prepare("scenes", str(folder), "s3://demo/scenes", rows_per_shard=100)
-
     config = presets.get(PRESET).config
     config = replace(
         config,
         solver=replace(config.solver, iterations=iterations),
         runtime=replace(config.runtime, workers=WORKERS),
     )
-    say(f"training {PRESET} with {WORKERS} DDP workers for {iterations} iterations")
+    place = locate(output)
+    check_folder(place)
+    if place.is_s3:
+        raise UserError(f"--output {output} would go with the demo's S3 server: give a local folder")
+    for name in _NOT_OURS:
+        os.environ.pop(name, None)
+    try:
+        with EmbeddedS3() as s3, tempfile.TemporaryDirectory(prefix="deeplab-ray-demo-") as folder:
+            os.environ.update(s3.environment)
+            s3.make_bucket("demo")
+            say(f"S3 server is up at {s3.environment['AWS_ENDPOINT_URL']}")
+            try:
+                with _beside(_compile, len(datasets.get("scenes").classes)):
+                    result = _steps(Path(folder), place, config, say)
+            finally:
+                # Not by an import: Ctrl-C may have come in the middle of the first one.
+                if "ray" in sys.modules and hasattr(sys.modules["ray"], "shutdown"):
+                    sys.modules["ray"].shutdown()
+    finally:
+        say("Ray and the S3 server are shut down")
+    return result | {"seconds": round(time.monotonic() - started)}
+
+
+@contextlib.contextmanager
+def _beside(work: Callable[..., None], *arguments: Any) -> Iterator[BaseProcess]:
+    """`work(*arguments)` in another process beside the block, at whose end that process is gone."""
+    process = multiprocessing.get_context("spawn").Process(target=work, args=arguments, daemon=True)
+    # Ctrl-C reaches this process, too, which inherits that it is ignored; it is the parent that ends it.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process.start()
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
+def _draw(folder: Path) -> None:
+    scenes.draw(locate(folder), SCENES, HEIGHT, WIDTH, SEED)
+
+
+def _compile(classes: int) -> None:
+    """Compile the CRF's kernels in time that nobody else wants.
+
+    It is long done when evaluation's actors want them; if it is not, they wait for it.
+    """
+    os.nice(19)
+    DenseCRF(CRFParams()).warm(classes)
+
+
+def _steps(folder: Path, output: Location, config: Config, say: Callable[[str], None]) -> dict[str, Any]:
+    say("drawing street scenes, starting Ray")
+    with _beside(_draw, folder) as drawing:
+        cli.start_ray(cpus=max(2, usable_cpus()))
+        from deeplab_ray import evaluation
+        from deeplab_ray.prepare import prepare
+        from deeplab_ray.report import format_table, gallery_strip
+        from deeplab_ray.training import trainer
+
+        drawing.join()
+        if drawing.exitcode:
+            raise RuntimeError(f"drawing the scenes ended with exit code {drawing.exitcode}")
+    say(f"drew {SCENES['train']} scenes to train on and {SCENES['val']} to validate on; preparing shards")
+    prepare("scenes", str(folder), "s3://demo/scenes", rows_per_shard=100)
+
+    say(f"training {PRESET} with {WORKERS} DDP workers for {config.solver.iterations} iterations")
     trained = trainer.run(config, "s3://demo/scenes", "s3://demo/runs/demo")
     say(f"trained; evaluating {trained.checkpoint}")
     result = evaluation.evaluate(trained.checkpoint, "s3://demo/scenes", "val")
-    report = evaluation.publish_report(result, output)
+    report = evaluation.publish_report(result, output.uri)
     strip = gallery_strip(result.worst[-_STRIP_ROWS:], result.dataset)
-    strip.save(Path(output) / "strip.png")
+    strip.save(Path(output.path) / "strip.png")
     print(format_table(result.dataset.classes, result.confusion, result.confusion_crf))
     say(f"open {report}")
     return {

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import boto3
+import botocore.session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from deeplab_ray.errors import UserError
 
@@ -114,12 +115,22 @@ class EmbeddedS3:
         raise AssertionError("unreachable")
 
     def make_bucket(self, name: str) -> None:
-        """Make a bucket; nothing happens where it is already there."""
+        """Make a bucket; nothing happens where it is already there. UserError for what is no bucket's name."""
         client = self._client()
         try:
             client.head_bucket(Bucket=name)
+        except ParamValidationError:
+            raise UserError(f"{name!r} is no name for a bucket: take lower-case letters, digits and -") from None
         except ClientError:
-            client.create_bucket(Bucket=name)
+            try:
+                client.create_bucket(Bucket=name)
+            except ClientError as error:
+                raise UserError(f"no bucket {name!r} can be made: {error.response['Error']['Message']}") from None
+
+    def check_alive(self) -> None:
+        """RuntimeError, with the last line of its log, where the server has ended by itself."""
+        if self._process and self._process.poll() is not None:
+            raise RuntimeError(f"the S3 server has ended: {self._last_log_line()}")
 
     def stop(self) -> None:
         """End the server, and remove the objects unless a `data` folder was given. May be called twice."""
@@ -228,7 +239,9 @@ class EmbeddedS3:
 
     def _client(self) -> Any:
         access_key, secret_key = self._keys
-        return boto3.client(
+        # Not by a profile that AWS_PROFILE names.
+        session = botocore.session.Session(session_vars={"profile": (None, None, None, None)})
+        return boto3.session.Session(botocore_session=session).client(
             "s3",
             endpoint_url=self._endpoint,
             aws_access_key_id=access_key,

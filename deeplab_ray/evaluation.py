@@ -5,19 +5,21 @@ import io
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from deeplab_ray import inference
+from deeplab_ray.capacity import plan_pools
 from deeplab_ray.config import CRFParams, InferenceConfig, TestConfig, to_json
 from deeplab_ray.datasets.base import Dataset, decode_image
 from deeplab_ray.errors import UserError
 from deeplab_ray.metrics import mean_iou
 from deeplab_ray.report import EvaluationReport, GalleryRow, write_report
 from deeplab_ray.shards import Split, open_split
-from deeplab_ray.storage import Location, check_access, locate
+from deeplab_ray.storage import Location, check_access, check_folder, locate
 from deeplab_ray.training import checkpoint
 from deeplab_ray.training.checkpoint import CheckpointMeta
 
@@ -73,7 +75,7 @@ def evaluate(
     data: str,
     split_name: str,
     crf: CRFParams | str | None = "checkpoint",
-    precision: str = "",
+    precision: Literal["", "float32", "bfloat16"] = "",
     test: TestConfig | None = None,
     resources: InferenceConfig | None = None,
 ) -> Evaluation:
@@ -86,13 +88,12 @@ def evaluate(
     """
     started = time.monotonic()
     split, place, meta = open_checked(checkpoint_uri, data, split_name)
-    test = test or meta.config.test
-    meta = replace(meta, config=replace(meta.config, test=test))
+    test, precision = test or meta.config.test, precision or meta.config.runtime.precision
+    runtime = replace(meta.config.runtime, precision=precision)
+    meta = replace(meta, config=replace(meta.config, test=test, runtime=runtime))
     params = meta.config.crf if isinstance(crf, str) else crf
-    pools = inference.plan_pools(len(split), resources or InferenceConfig())
-    rows = inference.score(
-        inference.read(split, range(len(split))), place, precision or meta.config.runtime.precision, pools, test
-    )
+    pools = plan_pools(inference.blocks(len(split)), resources or InferenceConfig())
+    rows = inference.score(inference.read(split, range(len(split))), place, precision, pools, test)
     rows = inference.measure(rows, split.dataset, params, pools)
 
     classes = len(split.dataset.classes)
@@ -146,6 +147,15 @@ def _label(png: bytes) -> NDArray[np.uint8]:
     return np.asarray(Image.open(io.BytesIO(png)))
 
 
+def check_output(output: str) -> None:
+    """Raise UserError for a folder in which a report cannot be, or would replace a training run's config."""
+    place = locate(output)
+    check_access(place)
+    check_folder(place)
+    if (place / checkpoint.SNAPSHOT).exists():
+        raise UserError(f"{place} holds a training run: give another --output, such as {place}/evaluation")
+
+
 def publish_report(evaluation: Evaluation, output: str) -> str:
     """Write report.html and the CRF's and the run's config into the folder `output`; returns the page's URI."""
     config = replace(evaluation.meta.config, crf=evaluation.crf or evaluation.meta.config.crf)
@@ -165,6 +175,7 @@ def publish_report(evaluation: Evaluation, output: str) -> str:
                 "iterations": str(evaluation.meta.iteration),
                 "evaluated": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
                 "time": f"{evaluation.seconds:.0f} s",
+                "CRF": "as in the settings" if evaluation.crf else "left out",
             },
         )
     )
@@ -207,7 +218,7 @@ def search_crf(
     split, place, meta = open_checked(checkpoint_uri, data, split_name)
     grid = coarse_grid(meta.config.crf)
     indices = spread(len(split), images)
-    pools = inference.plan_pools(len(indices), resources or InferenceConfig())
+    pools = plan_pools(inference.blocks(len(indices)), resources or InferenceConfig())
     rows = inference.score(inference.read(split, indices), place, meta.config.runtime.precision, pools)
     rows = inference.try_crfs(rows, split.dataset, grid, pools)
     classes = len(split.dataset.classes)

@@ -18,7 +18,7 @@ from deeplab_ray import datasets
 from deeplab_ray.datasets import Dataset, Pair, decode_image
 from deeplab_ray.errors import UserError
 from deeplab_ray.shards import MANIFEST, Bad, Manifest, Shard, write_shard
-from deeplab_ray.storage import Location, check_access, locate
+from deeplab_ray.storage import Location, check_access, check_folder, locate
 
 REJECTED = "manifest.rejected.json"
 _PROGRESS_EVERY_S = 5.0
@@ -115,8 +115,7 @@ def prepare(
     check_access(place, target)
     if not place.exists():
         raise UserError(f"there is no folder {place}: --source is where {dataset} lies")
-    if target.is_file():
-        raise UserError(f"{target} is a file: --output is a folder")
+    check_folder(target)
     pairs = _find_pairs(what, place, splits)
     replaced = {split: target / split / MANIFEST for split in pairs if (target / split / MANIFEST).exists()}
     if replaced and not overwrite:
@@ -222,9 +221,12 @@ def _refuse_bad(dataset: Dataset, target: Location, outcomes: dict[str, _Outcome
     first = "; ".join(f"{b.id}: {b.reason}" for b in bad[:_NAMED_IN_ERROR])
     more = "; …" if len(bad) > _NAMED_IN_ERROR else ""
     total = sum(outcome.pairs for outcome in refused.values())
+    good = [split for split in outcomes if split not in refused]
+    other = f", or leave the split out with --splits {' '.join(good)}" if good else ""
     raise UserError(
         f"{len(bad)} of {total} pairs of {dataset.name} ({', '.join(refused)}) are bad ({first}{more}): mend them"
-        + ("" if skip_bad else " or give --skip-bad to leave them out")
+        + ("" if skip_bad else ", or give --skip-bad to leave them out")
+        + other
         + f"; all are listed in {', '.join(map(str, files))}"
     )
 

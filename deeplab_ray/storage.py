@@ -18,6 +18,7 @@ from deeplab_ray.errors import UserError
 
 _TIMEOUT_S = 30
 _DEFAULT_REGION = "us-east-1"
+_NO_KEYS = "no S3 keys found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role"
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,20 @@ class Location:
         return self.path.rstrip("/").rsplit("/", 1)[-1]
 
     @property
+    def is_root(self) -> bool:
+        """Whether it is a whole bucket, or the root of the local filesystem."""
+        return "/" not in self.path if self.is_s3 else self.path == "/"
+
+    @property
     def parent(self) -> "Location":
-        return Location(self.uri.rsplit("/", 1)[0], self.path.rsplit("/", 1)[0])
+        """The folder that it lies in; of a root, itself."""
+        if self.is_root:
+            return self
+        above = [text.rsplit("/", 1)[0] or "/" for text in (self.uri, self.path)]
+        return Location(*above)
 
     def __truediv__(self, name: str) -> "Location":
-        return Location(f"{self.uri}/{name}", f"{self.path}/{name}")
+        return Location(f"{self.uri.rstrip('/')}/{name}", f"{self.path.rstrip('/')}/{name}")
 
     def __str__(self) -> str:
         return self.uri
@@ -88,8 +98,8 @@ class Location:
 
         Raises UserError for a whole bucket, which may hold the work of others.
         """
-        if self.is_s3 and "/" not in self.path:
-            raise UserError(f"{self} is a whole bucket, which is not ours to empty: name a folder in it")
+        if self.is_root:
+            raise UserError(f"{self} is a whole bucket or disk, which is not ours to empty: name a folder in it")
         if self.exists():
             self.filesystem.delete_dir(self.path)
 
@@ -119,7 +129,7 @@ def locate(uri: str | os.PathLike[str]) -> Location:
     except ValueError:
         raise UserError("that is no URI: give a local path or s3://bucket/prefix") from None
     if parsed.scheme == "file":
-        return Location(parsed.path, parsed.path)
+        return locate(parsed.path)
     if parsed.scheme != "s3":
         raise UserError(f"{parsed.scheme}:// is not supported: give a local path or s3://bucket/prefix")
     if "@" in parsed.netloc or ":" in parsed.netloc or parsed.query or parsed.fragment:
@@ -127,7 +137,29 @@ def locate(uri: str | os.PathLike[str]) -> Location:
     if not parsed.netloc:
         raise UserError(f"{text!r} names no bucket: write s3://bucket/prefix")
     path = (parsed.netloc + parsed.path).rstrip("/")
+    if "//" in path:
+        raise UserError(f"{text!r} has an empty name between two slashes: write s3://bucket/prefix")
     return Location(f"s3://{path}", path)
+
+
+def check_file(location: Location) -> None:
+    """Raise UserError where an output file cannot be: it is a folder, or what should be its folder cannot be one."""
+    if location.exists() and not location.is_file():
+        raise UserError(f"{location} is a folder: --output is a file")
+    check_folder(location.parent)
+
+
+def check_folder(location: Location) -> None:
+    """Raise UserError where an output folder cannot be: it, or what is above it, is a file or may not be written."""
+    if location.is_file():
+        raise UserError(f"{location} is a file: --output is a folder")
+    if not location.is_s3:
+        try:
+            above = next(place for place in (Path(location.path), *Path(location.path).parents) if place.exists())
+        except OSError as error:
+            raise UserError(f"{location} cannot be written to ({error.strerror}): give another output") from None
+        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+            raise UserError(f"{location} cannot be written to: {above} is no folder that you may write to")
 
 
 def endpoint_url() -> str | None:
@@ -162,6 +194,8 @@ def check_access(*locations: Location) -> None:
     from botocore.exceptions import (
         BotoCoreError,
         ClientError,
+        ConfigParseError,
+        InvalidRegionError,
         NoCredentialsError,
         ParamValidationError,
         PartialCredentialsError,
@@ -172,16 +206,23 @@ def check_access(*locations: Location) -> None:
     if not buckets:
         return
     where = endpoint_url() or "AWS"
-    patience = Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 2})
+    # No proxies: pyarrow, which moves the data, takes none from the environment.
+    options = Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 2}, proxies={})
     try:
         # A session of its own: boto3's default one keeps the keys that it found first.
         client = boto3.session.Session().client(
-            "s3", endpoint_url=endpoint_url(), region_name=_region(), config=patience
+            "s3", endpoint_url=endpoint_url(), region_name=_region(), config=options
         )
+    except InvalidRegionError:
+        raise UserError(f"AWS_REGION is {_region()!r}, which is no region's name: correct or unset it") from None
     except ValueError:
         raise UserError(f"AWS_ENDPOINT_URL is {where!r}: write http://host:port or https://host") from None
     except ProfileNotFound:
         raise UserError("AWS_PROFILE names a profile that does not exist: correct or unset it") from None
+    except PartialCredentialsError:
+        raise UserError(_NO_KEYS) from None
+    except ConfigParseError as error:
+        raise UserError(f"{error}: mend the file, or point AWS_CONFIG_FILE to another") from None
     for bucket in buckets:
         try:
             client.head_bucket(Bucket=bucket)
@@ -200,9 +241,7 @@ def check_access(*locations: Location) -> None:
         except ParamValidationError:
             raise UserError(f"{bucket!r} is no name for a bucket: correct the URI") from None
         except (NoCredentialsError, PartialCredentialsError):
-            raise UserError(
-                "no S3 keys found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role"
-            ) from None
+            raise UserError(_NO_KEYS) from None
         except BotoCoreError as error:
             kind = type(error).__name__
             raise UserError(f"S3 at {where} cannot be reached ({kind}): check AWS_ENDPOINT_URL") from None

@@ -16,11 +16,10 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from deeplab_ray.capacity import CPUS_FOR_DATA, check_workers_fit, workers_that_fit
+from deeplab_ray.capacity import CPUS_FOR_DATA, check_workers_fit, gpus_per_worker, workers_that_fit
 from deeplab_ray.config import Config, SearchConfig, to_json
 from deeplab_ray.errors import UserError
-from deeplab_ray.shards import open_split
-from deeplab_ray.storage import check_access, locate
+from deeplab_ray.storage import check_access, check_folder, locate
 from deeplab_ray.training import trainer
 
 _DRIVER_CPUS = 0.1
@@ -48,7 +47,7 @@ def concurrent_trials(config: Config, search: SearchConfig) -> int:
     On a cluster that grows by itself (`autoscaling`), as many as asked for.
     """
     check_workers_fit(config.runtime)
-    wanted = search.concurrent or search.trials
+    wanted = min(search.concurrent or search.trials, search.trials)
     if config.runtime.autoscaling:
         return wanted
     fits = 0
@@ -59,12 +58,15 @@ def concurrent_trials(config: Config, search: SearchConfig) -> int:
     each = config.runtime.workers * config.runtime.cpus_per_worker + CPUS_FOR_DATA + _DRIVER_CPUS
     total = ray.cluster_resources().get("CPU", 0.0)
     fits = min(fits, int(total / each + 1e-6))
-    if fits < max(1, search.concurrent):
+    if fits < (wanted if search.concurrent else 1):
+        gpus = gpus_per_worker(config.runtime)
+        on_gpus = f" and {config.runtime.workers} × {gpus:g} GPU" if gpus else ""
+        held = f" CPU and {ray.cluster_resources().get('GPU', 0):g} GPU" if gpus else ""
         raise UserError(
-            f"the cluster cannot hold {max(1, search.concurrent)} trial(s) at once: each needs "
+            f"the cluster cannot hold {wanted if search.concurrent else 1} trial(s) at once: each needs "
             f"{config.runtime.workers} × {config.runtime.cpus_per_worker:g} CPU for workers + {CPUS_FOR_DATA:g} for "
-            f"data + {_DRIVER_CPUS:g} for its driver = {each:g} CPU, and the cluster has {total:g}: lower --workers, "
-            "--cpus-per-worker or --concurrent, or add nodes"
+            f"data + {_DRIVER_CPUS:g} for its driver = {each:g} CPU{on_gpus}, and the cluster has {total:g}{held}: "
+            "lower --workers, --cpus-per-worker or --concurrent, or add nodes"
         )
     return fits
 
@@ -83,8 +85,9 @@ def run(config: Config, search: SearchConfig, data: str, output: str) -> tuple[l
     """
     place = locate(output)
     check_access(locate(data), place)
+    check_folder(place)
     check_space(config, search)
-    train, _ = (open_split(data, split) for split in ("train", "val"))
+    train, _ = (trainer.open_fitting(data, split, config) for split in ("train", "val"))
     if (place / _BEST).exists():
         raise UserError(f"{output} already holds a search: give another --output")
     at_once = concurrent_trials(config, search)
@@ -130,7 +133,7 @@ def run(config: Config, search: SearchConfig, data: str, output: str) -> tuple[l
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
     )
-    results = tuner.fit()
+    results = trainer.until_interrupted(tuner.fit)
     tried = (_trial(results[i].config or {}, results[i].metrics or {}) for i in range(len(results)))
     trials = sorted((trial for trial in tried if trial), key=lambda trial: -trial.miou)
     if not trials:

@@ -73,16 +73,20 @@ def main() -> dict[str, Any]:
         f"Presets that a checkpoint may come from:\n{presets.overview()}",
     )
     crf = _crf(args.crf)
-    check_access(locate(args.output), locate(args.checkpoint))
+    check_access(locate(args.checkpoint))
     test = _test(args)
-    cli.start_ray()
+    cli.set_environment()
     from deeplab_ray import evaluation
     from deeplab_ray.report import format_table
+    from deeplab_ray.training import checkpoint
 
+    output = args.output or f"{checkpoint.find(args.checkpoint).parent}/evaluation-{args.split}"
+    evaluation.check_output(output)
+    cli.start_ray()
     result = evaluation.evaluate(args.checkpoint, args.data, args.split, crf, args.precision, test, args.resources)
-    output = args.output or f"{locate(result.checkpoint).parent}/evaluation-{args.split}"
+    # Before anything can go wrong with writing.
+    print(format_table(result.dataset.classes, result.confusion, result.confusion_crf), flush=True)
     report = evaluation.publish_report(result, output)
-    print(format_table(result.dataset.classes, result.confusion, result.confusion_crf))
     return {
         "images": result.images,
         "miou": result.miou,

@@ -8,7 +8,7 @@ from typing import Any
 
 from deeplab_ray import cli, presets
 from deeplab_ray.config import InferenceConfig, to_json
-from deeplab_ray.storage import check_access, locate
+from deeplab_ray.storage import check_access, check_file, locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,14 +33,15 @@ def main() -> dict[str, Any]:
         description="Search w1, sigma_alpha and sigma_beta of the CRF for a checkpoint, as section 4.1 of the "
         f"paper does, on a coarse grid.\n\nPresets that a checkpoint may come from:\n{presets.overview()}",
     )
-    check_access(locate(args.output))
+    output = locate(args.output)
+    check_access(output)
+    check_file(output)
     cli.start_ray()
     from deeplab_ray import evaluation
 
     search = evaluation.search_crf(args.checkpoint, args.data, args.split, args.images, args.resources)
     print(evaluation.format_crf_search(search))
     best = search.trials[0]
-    output = locate(args.output)
     output.write_bytes(to_json(best.params).encode())
     return {
         "images": search.images,

@@ -13,7 +13,8 @@ from typing import Any
 
 from deeplab_ray import cli, presets
 from deeplab_ray.embedded_s3 import EmbeddedS3
-from deeplab_ray.storage import locate
+from deeplab_ray.errors import UserError
+from deeplab_ray.storage import check_folder, locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,11 @@ def main() -> dict[str, Any]:
         "start: source the file `environment` in --data before other jobs.\n\nPresets, for jobs/train.py:\n"
         f"{presets.overview()}",
     )
-    folder = Path(locate(args.data).path)
+    place = locate(args.data)
+    if place.is_s3:
+        raise UserError(f"--data {args.data} is on S3 already: give a local folder")
+    check_folder(place)
+    folder = Path(place.path)
     folder.mkdir(parents=True, exist_ok=True)
     interrupted = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -40,11 +45,16 @@ def main() -> dict[str, Any]:
     with EmbeddedS3(folder / "objects") as server:
         server.make_bucket(args.bucket)
         environment = folder / "environment"
-        environment.touch(mode=0o600)
-        environment.write_text("".join(f"export {k}='{v}'\n" for k, v in server.environment.items()))
+        environment.touch()
+        environment.chmod(0o600)
+        lines = ["unset AWS_PROFILE", *(f"export {k}='{v}'" for k, v in server.environment.items())]
+        environment.write_text("".join(f"{line}\n" for line in lines))
         print(f"bucket s3://{args.bucket} is served; now: source {shlex.quote(str(environment))}", flush=True)
-        interrupted.wait()
-    environment.unlink()
+        try:
+            while not interrupted.wait(1):
+                server.check_alive()
+        finally:
+            environment.unlink()
     return {"bucket": args.bucket, "data": str(folder)}
 
 

@@ -30,7 +30,7 @@ class Args:
     config: str = ""
     """Path or URI of a saved config.json or best.json, in the place of the preset."""
     resume: bool = False
-    """Go on from the last checkpoint under --output."""
+    """Go on from the last checkpoint under --output, or from the start where it stopped before the first."""
     train_split: str = "train"
     """Split to train on."""
     validation_split: str = "val"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -45,6 +46,23 @@ def test_a_job_ends_with_its_result_on_stdout(capfd: pytest.CaptureFixture[str])
     assert json.loads(out.removeprefix("RESULT ")) == {"miou": 0.5}
 
 
+def test_a_figure_that_is_no_number_is_null_in_the_result(capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = end_of(lambda: {"miou": float("nan"), "images": 1}, capfd)
+    assert (code, out) == (0, 'RESULT {"miou": null, "images": 1}')
+
+
+def test_a_job_that_is_told_to_end_is_interrupted(capfd: pytest.CaptureFixture[str]) -> None:
+    def main() -> dict[str, Any]:
+        signal.raise_signal(signal.SIGTERM)
+        return {}
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert end_of(main, capfd) == (130, "", "error: interrupted")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_a_mistake_is_one_line_and_exit_code_2(capfd: pytest.CaptureFixture[str]) -> None:
     assert end_of(raising(UserError("no such\n thing")), capfd) == (2, "", "error: no such thing")
 
@@ -86,7 +104,17 @@ def test_a_mistake_found_in_a_ray_task_or_a_ray_data_function_is_still_one_line(
     def as_data() -> dict[str, Any]:
         return {"rows": ray.data.from_items([1]).map(refuse).take_all()}
 
-    for main in (as_task, as_data):
+    class Refuser:
+        def __init__(self) -> None:
+            refuse(None)
+
+        def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+            return row
+
+    def as_actor() -> dict[str, Any]:
+        return {"rows": ray.data.from_items([1]).map(Refuser, concurrency=1).take_all()}
+
+    for main in (as_task, as_data, as_actor):
         code, _, err = end_of(main, capfd)
         assert (code, err) == (2, "error: label value 77")
     code, _, err = end_of(lambda: {"rows": ray.data.from_items([1]).map(break_down).take_all()}, capfd)

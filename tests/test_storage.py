@@ -10,7 +10,7 @@ import pytest
 
 from deeplab_ray.embedded_s3 import EmbeddedS3
 from deeplab_ray.errors import UserError
-from deeplab_ray.storage import Location, check_access, locate
+from deeplab_ray.storage import Location, check_access, check_file, check_folder, locate
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -111,6 +111,28 @@ def test_paths_become_absolute_and_uris_are_tidied(tmp_path: Path, monkeypatch: 
     assert locate("s3://bucket/prefix/").uri == "s3://bucket/prefix"
     assert locate("s3://bucket/prefix/").path == "bucket/prefix"
     assert str(locate("s3://bucket") / "x") == "s3://bucket/x"
+    assert locate("file:///x/") == locate("/x")
+
+
+@pytest.mark.parametrize(
+    ("uri", "parent"), [("/a/b", "/a"), ("/a", "/"), ("/", "/"), ("s3://a/b", "s3://a"), ("s3://a", "s3://a")]
+)
+def test_a_folder_lies_in_its_parent(uri: str, parent: str) -> None:
+    assert locate(uri).parent == locate(parent)
+    if uri != parent:
+        assert locate(parent) / locate(uri).name == locate(uri)
+
+
+def test_an_output_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    check_folder(locate(tmp_path / "new/folder"))
+    check_file(locate(tmp_path / "new/file"))
+    with pytest.raises(UserError, match="is a file: --output is a folder"):
+        check_folder(locate(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"file is no folder that you may write to"):
+        check_folder(locate(tmp_path / "file/below"))
+    with pytest.raises(UserError, match="is a folder: --output is a file"):
+        check_file(locate(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -120,6 +142,7 @@ def test_paths_become_absolute_and_uris_are_tidied(tmp_path: Path, monkeypatch: 
         ("https://host/x", "https:// is not supported"),
         ("s3://", "names no bucket"),
         ("s3:///x", "names no bucket"),
+        ("s3://bucket//x", "an empty name between two slashes"),
         ("s3://key:hush@bucket/x", "must not carry keys"),
         ("s3://key:hu/sh@bucket/x", "must not carry keys"),
         ("s3://bucket/x?secret_key=hush", "must not carry keys"),
@@ -181,6 +204,26 @@ def test_missing_keys_are_asked_for(s3: EmbeddedS3, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     assert "set AWS_ACCESS_KEY_ID" in _refusal("s3://storage/x")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "half of it")
+    assert "set AWS_ACCESS_KEY_ID" in _refusal("s3://storage/x")
+
+
+def test_a_broken_config_file_and_a_region_that_is_none_are_named(
+    s3: EmbeddedS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_REGION", "not a region!")
+        assert "AWS_REGION is 'not a region!'" in _refusal("s3://storage/x")
+    (tmp_path / "broken").write_text("[half\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "broken"))
+    assert f"Unable to parse config file: {tmp_path / 'broken'}" in _refusal("s3://storage/x")
+
+
+def test_a_proxy_of_the_shell_is_not_asked_for_the_way_to_s3(s3: EmbeddedS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    s3.make_bucket("storage")
+    check_access(locate("s3://storage/x"))
 
 
 def test_an_unknown_profile_is_reported(s3: EmbeddedS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

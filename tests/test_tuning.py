@@ -79,6 +79,13 @@ def test_a_search_that_the_cluster_cannot_hold_is_refused_at_once_with_the_arith
     growing = dataclasses.replace(CONFIG, runtime=dataclasses.replace(CONFIG.runtime, autoscaling=True))
     with pytest.raises(UserError, match="no GPU yet, and with --autoscaling some may come: pass --gpus-per-worker 1"):
         tuning.run(growing, SEARCH, prepared_scenes, "s3://tests/searches/2")
+    beyond = dataclasses.replace(SEARCH, concurrent=9, trials=1)
+    gpus = dataclasses.replace(CONFIG, runtime=dataclasses.replace(CONFIG.runtime, gpus_per_worker=1))
+    with pytest.raises(UserError, match=r"2 × 0\.5 CPU and 2 × 1 GPU, .* it has 8 CPU and 0 GPU"):
+        tuning.run(gpus, beyond, prepared_scenes, "s3://tests/searches/2")
+    camvid = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, dataset="camvid"))
+    with pytest.raises(UserError, match="was prepared from 'scenes', but the preset is for 'camvid'"):
+        tuning.run(camvid, SEARCH, prepared_scenes, "s3://tests/searches/2")
     lost = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, weights="lost.pth"))
     with pytest.raises(UserError, match=r"lost\.pth"):
         tuning.run(lost, SEARCH, prepared_scenes, "s3://tests/searches/2")

@@ -73,7 +73,7 @@ def write_report(report: EvaluationReport) -> str:
         classes=report.dataset.classes,
         colours=["rgb({} {} {})".format(*colour) for colour in report.dataset.palette],
         scores=scores,
-        absent=any(np.isnan(score.network) for score in scores),
+        absent=any(score is not None and np.isnan(score) for each in scores for score in (each.network, each.crf)),
         miou=_before_after(mean_iou, report),
         accuracy=_before_after(pixel_accuracy, report),
         present=int((report.confusion.sum(axis=1) > 0).sum()),

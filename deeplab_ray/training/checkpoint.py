@@ -51,12 +51,17 @@ def read_meta(location: Location) -> CheckpointMeta:
         raise UserError(
             f"no checkpoint at {location}: give the folder of a checkpoint (ckpt_…) or of a training run"
         ) from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise UserError(f"{location / _META} is no JSON ({error}): the checkpoint is broken, take another") from None
     if missing := {field.name for field in dataclasses.fields(CheckpointMeta)} - set(fields):
         raise UserError(f"{location / _META} has no {min(missing)!r}: the checkpoint is broken, take another")
     config = from_json(json.dumps(fields["config"]), Config, str(location / _META))
     return CheckpointMeta(config, fields["iteration"], tuple(fields["classes"]), fields["history"])
+
+
+def is_one(location: Location) -> bool:
+    """Whether the folder is a checkpoint itself."""
+    return (location / _META).exists()
 
 
 def find(uri: str) -> Location:
@@ -65,7 +70,7 @@ def find(uri: str) -> Location:
     Raises UserError where there is none.
     """
     location = locate(uri)
-    if (location / _META).exists():
+    if is_one(location):
         return location
     newest = latest(location)
     if newest is None:
@@ -74,10 +79,16 @@ def find(uri: str) -> Location:
 
 
 def latest(run: Location) -> Location | None:
-    """The newest complete checkpoint of a training run, by Ray Train's record; None before the first."""
+    """The newest complete checkpoint of a training run, by Ray Train's record; None before the first.
+
+    Raises UserError where the record is broken.
+    """
     if not (run / SNAPSHOT).exists():
         return None
-    newest = json.loads((run / SNAPSHOT).read_bytes())["latest_checkpoint_result"]
+    try:
+        newest = json.loads((run / SNAPSHOT).read_bytes())["latest_checkpoint_result"]
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{run / SNAPSHOT} is broken ({error}): give a checkpoint's folder (ckpt_…) itself") from None
     return run / newest["checkpoint_dir_name"] if newest else None
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import TypeVar
 
 import ray
 import ray.train
@@ -20,10 +21,12 @@ from deeplab_ray.ingest import training_samples
 from deeplab_ray.models import build
 from deeplab_ray.models.deeplab import resolve
 from deeplab_ray.shards import Split, open_split
-from deeplab_ray.storage import check_access, locate
+from deeplab_ray.storage import check_access, check_folder, locate
 from deeplab_ray.training import checkpoint
 from deeplab_ray.training.job import Job
 from deeplab_ray.training.worker import train_worker
+
+T = TypeVar("T")
 
 _CONFIG = "config.json"
 # On CPUs: by default glibc gives each large activation back to the kernel, and faults the next one in page by page.
@@ -59,23 +62,25 @@ def run(
     """
     place = locate(output)
     check_access(locate(data), place)
-    if place.is_s3 and "/" not in place.path:
-        raise UserError(f"output {output!r} is a whole bucket: name a folder in it, such as {output}/run-1")
-    train = open_split(data, train_split)
-    validation = open_split(data, validation_split) if config.runtime.validate_every else None
-    if train.manifest.dataset != config.model.dataset:
-        raise UserError(
-            f"{data} was prepared from {train.manifest.dataset!r}, but the preset is for {config.model.dataset!r}: "
-            f"take a preset of {train.manifest.dataset}, or pass --dataset {train.manifest.dataset}"
-        )
+    check_folder(place)
+    if place.is_root:
+        raise UserError(f"output {output!r} is a whole bucket or disk: name a folder in it, such as {output}/run-1")
+    train = open_fitting(data, train_split, config)
+    validation = open_fitting(data, validation_split, config) if config.runtime.validate_every else None
+    if checkpoint.is_one(place):
+        raise UserError(f"{output} is a checkpoint: give another --output, and --weights {output} to start from it")
     exists = (place / checkpoint.SNAPSHOT).exists()
     if exists and not resume:
         raise UserError(f"{output} already holds a training run: pass --resume to go on, or another --output")
-    if resume and not exists:
+    # A run that was stopped before its first checkpoint has left its config alone.
+    if resume and not (exists or (place / _CONFIG).exists()):
         raise UserError(f"there is no run to resume at {output}: leave --resume out to start one")
     newest = checkpoint.latest(place) if resume else None
-    if newest and checkpoint.read_meta(newest).iteration >= config.solver.iterations:
-        return _result(output)
+    if newest:
+        meta = checkpoint.read_meta(newest)
+        check_same_run(config, meta.config, output)
+        if meta.iteration >= config.solver.iterations:
+            return _result(output, config)
     check_workers_fit(config.runtime)
     config = checked_weights(config, train)
     (place / _CONFIG).write_bytes(to_json(config).encode())
@@ -106,13 +111,50 @@ def run(
             execution_options=ray.data.ExecutionOptions(preserve_order=True), enable_shard_locality=False
         ),
     )
-    _fit(trainer)
-    return _result(output)
+    until_interrupted(trainer.fit)
+    return _result(output, config)
 
 
-def _result(output: str) -> TrainingResult:
-    last = checkpoint.find(output)
-    meta = checkpoint.read_meta(last)
+def open_fitting(data: str, split_name: str, config: Config) -> Split:
+    """The prepared split; UserError where there is none, or of another dataset than the config's."""
+    split = open_split(data, split_name)
+    found = split.manifest.dataset
+    if found != config.model.dataset:
+        raise UserError(
+            f"{split.folder} was prepared from {found!r}, but the preset is for {config.model.dataset!r}: "
+            f"take a preset of {found}, or pass --dataset {found}"
+        )
+    return split
+
+
+def check_same_run(config: Config, started: Config, output: str) -> None:
+    """Raise UserError where a run that goes on would be given another network, other samples or another optimiser.
+
+    Its rate, number of iterations, workers and reports may change.
+    """
+    pairs = [
+        (name, getattr(config.model, name), getattr(started.model, name))
+        for name in (field.name for field in dataclasses.fields(config.model))
+        # Its own weights are what it goes on with.
+        if name != "weights" and getattr(config.model, name) != "auto"
+    ]
+    fixed = ("batch", "momentum", "nesterov", "weight_decay", "classifier_factor", "normalise")
+    pairs += [(name, getattr(config.solver, name), getattr(started.solver, name)) for name in fixed]
+    pairs.append(("seed", config.runtime.seed, started.runtime.seed))
+    for name, asked, has in pairs:
+        if asked != has:
+            raise UserError(f"the run at {output} has {name} {has}, not {asked}: go on with that, or start another one")
+
+
+def _result(output: str, config: Config) -> TrainingResult:
+    """What the run at `output` has left; UserError where it ended early, as its loss was no number any more."""
+    last = checkpoint.latest(locate(output))
+    meta = checkpoint.read_meta(last) if last else None
+    if last is None or meta is None or meta.iteration < config.solver.iterations:
+        kept = f"; the last good checkpoint is {last}" if last else ""
+        raise UserError(
+            f"the training diverged: its loss is not finite any more{kept}: lower --learning-rate, start with --warmup"
+        )
     scores = [record["miou"] for record in meta.history if "miou" in record]
     return TrainingResult(
         checkpoint=last.uri,
@@ -122,24 +164,24 @@ def _result(output: str) -> TrainingResult:
     )
 
 
-def _fit(trainer: ray.train.torch.TorchTrainer) -> None:
-    """`trainer.fit()`, left at once by Ctrl-C with KeyboardInterrupt.
+def until_interrupted(fit: Callable[[], T]) -> T:
+    """`fit()` of a Ray trainer or tuner, left at once by Ctrl-C with KeyboardInterrupt.
 
-    On the main thread Ray Train puts a handler of its own in place, which ends the process with exit code 0 or 1.
+    On the main thread Ray puts handlers of its own in place: Train's ends the process with exit code 0 or 1, Tune's
+    lets the search end as if it were done.
     """
     if threading.current_thread() is not threading.main_thread():
-        trainer.fit()
-        return
-    done: Future[object] = Future()
+        return fit()
+    done: Future[T] = Future()
 
-    def fit() -> None:
+    def run() -> None:
         try:
-            done.set_result(trainer.fit())
+            done.set_result(fit())
         except BaseException as error:
             done.set_exception(error)
 
-    threading.Thread(target=fit, daemon=True).start()
-    done.result()
+    threading.Thread(target=run, daemon=True).start()
+    return done.result()
 
 
 def checked_weights(config: Config, split: Split) -> Config:
@@ -147,8 +189,9 @@ def checked_weights(config: Config, split: Split) -> Config:
     loaded; UserError if they do not load."""
     if config.model.weights not in NAMED_WEIGHTS:
         # A worker's working directory is another.
-        weights = locate(config.model.weights).uri
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, weights=weights))
+        weights = locate(config.model.weights)
+        check_access(weights)
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, weights=weights.uri))
     if config.model.weights == "random":
         return dataclasses.replace(config, model=resolve(config.model))
     return dataclasses.replace(config, model=build(config.model, len(split.dataset.classes)).config)

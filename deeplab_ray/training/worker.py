@@ -1,7 +1,6 @@
 """The loop of every DDP worker: its batches, training steps, validation, checkpoints."""
 
 import logging
-import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from torch import nn
 from deeplab_ray.config import Config, TestConfig
 from deeplab_ray.datasets.base import decode_image
 from deeplab_ray.ingest import FetchCrops
+from deeplab_ray.machine import usable_cpus
 from deeplab_ray.metrics import confusion_matrix, mean_iou
 from deeplab_ray.models import DeepLab, build, calibrate_frozen_norms, upsample_scores
 from deeplab_ray.models.testtime import score_images
@@ -40,7 +40,7 @@ def train_worker(loop_config: dict[str, Any]) -> None:
     rank = context.get_world_rank()
     device = ray.train.torch.get_device()
     if device.type == "cpu":
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+        torch.set_num_threads(max(1, usable_cpus() // context.get_local_world_size()))
     batches = _batches(config, device)
     # The pipeline starts while the network is made.
     first = ThreadPoolExecutor(1).submit(next, batches)
@@ -81,7 +81,11 @@ def train_worker(loop_config: dict[str, Any]) -> None:
             progress.add(done, loss, rate)
         last = done == solver.iterations
         validate = job.validation is not None and (last or done % runtime.validate_every == 0)
-        if not (last or validate or done % runtime.checkpoint_every == 0):
+        reports = last or validate or done % runtime.checkpoint_every == 0
+        # The same on all workers. The driver sees that the run is short.
+        if (reports or done % runtime.log_every == 0) and not torch.isfinite(loss):
+            break
+        if not reports:
             continue
         confusion = None
         if job.validation and validate:

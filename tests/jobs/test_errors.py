@@ -108,6 +108,28 @@ def test_a_checkpoint_for_other_classes(prepared_scenes: str, tmp_path: Path) ->
     assert not list(tmp_path.glob("evaluation*"))
 
 
+def test_a_checkpoint_whose_network_is_cut_off(prepared_scenes: str, tmp_path: Path) -> None:
+    own = tiny.checkpoint(tmp_path, tiny.config(), datasets.get("scenes").classes)
+    (own / "model.pt").write_bytes((own / "model.pt").read_bytes()[:1000])
+    said = mistake("evaluate", "--checkpoint", str(own), "--data", prepared_scenes, "--output", str(tmp_path / "out"))
+    assert said.startswith(f"{own}/model.pt cannot be read (")
+    assert said.endswith("the checkpoint is broken, take another")
+
+
+def test_an_output_that_cannot_be(prepared_scenes: str, tmp_path: Path) -> None:
+    own = tiny.checkpoint(tmp_path, tiny.config(), datasets.get("scenes").classes)
+    arguments = ("--checkpoint", str(own), "--data", prepared_scenes, "--output", str(own / "model.pt"))
+    assert mistake("evaluate", *arguments) == f"{own}/model.pt is a file: --output is a folder"
+
+
+def test_scenes_over_the_labels_of_somebody_else(tmp_path: Path) -> None:
+    label = tmp_path / "gtFine/train/bochum/1_gtFine_labelIds.png"
+    tiny.write_png(label, np.zeros((4, 4), np.uint8))
+    said = mistake("draw_scenes", "--output", str(tmp_path), "--height", "9999")
+    assert said == f"{tmp_path}/gtFine exists: give another --output, or remove it"
+    assert label.exists()
+
+
 def test_an_overlap_of_tiles_without_tiles(prepared_scenes: str, tmp_path: Path) -> None:
     own = tiny.checkpoint(tmp_path, tiny.config(), datasets.get("scenes").classes)
     said = mistake("evaluate", "--checkpoint", str(own), "--data", prepared_scenes, "--tile-overlap", "64")

@@ -1,10 +1,13 @@
 """Training on Ray Train, on a real cluster and a real S3: what must not depend on workers, failures and restarts."""
 
 import dataclasses
+import functools
 import io
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,13 +21,14 @@ import torch
 from ray import cloudpickle
 from ray.util.state import list_actors
 
+from deeplab_ray import datasets
 from deeplab_ray.config import Config, from_json
 from deeplab_ray.datasets import decode_image
 from deeplab_ray.embedded_s3 import EmbeddedS3
 from deeplab_ray.errors import UserError
 from deeplab_ray.models import upsample_scores
 from deeplab_ray.models.deeplab import resolve
-from deeplab_ray.shards import open_split
+from deeplab_ray.shards import Manifest, open_split
 from deeplab_ray.storage import locate
 from deeplab_ray.training import checkpoint, trainer
 
@@ -140,6 +144,69 @@ def test_an_aborted_run_is_refused_without_resume_and_goes_on_with_it(
     printed = "".join(capfd.readouterr())
     assert "iteration 6/6" in printed
     assert s3.environment["AWS_SECRET_ACCESS_KEY"] not in printed
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"head": "aspp-s"}}, "has head largefov, not aspp-s"),
+        ({"solver": {"batch": 8}}, "has batch 4, not 8"),
+        ({"solver": {"classifier_factor": 1.0}}, r"has classifier_factor 10\.0, not 1\.0"),
+        ({"runtime": {"seed": 1}}, "has seed 0, not 1"),
+    ],
+)
+def test_a_run_does_not_go_on_as_another_one(
+    prepared_scenes: str, reference: trainer.TrainingResult, changes: dict[str, dict[str, Any]], message: str
+) -> None:
+    longer = dataclasses.replace(CONFIG, solver=dataclasses.replace(CONFIG.solver, iterations=8))
+    parts = {part: dataclasses.replace(getattr(longer, part), **fields) for part, fields in changes.items()}
+    output = locate("s3://tests/runs/reference")
+    before = (output / "config.json").read_bytes()
+    with pytest.raises(UserError, match=f"the run at {output} {message}: go on with that, or start another one"):
+        trainer.run(dataclasses.replace(longer, **parts), prepared_scenes, output.uri, resume=True)
+    assert (output / "config.json").read_bytes() == before
+
+
+def test_a_run_that_diverges_ends_with_a_mistake_and_keeps_no_broken_checkpoint(prepared_scenes: str) -> None:
+    steep = dataclasses.replace(
+        CONFIG,
+        solver=dataclasses.replace(CONFIG.solver, learning_rate=1e30),
+        runtime=dataclasses.replace(CONFIG.runtime, workers=1, validate_every=0),
+    )
+    with pytest.raises(
+        UserError, match=r"the training diverged: its loss is not finite any more.*lower --learning-rate"
+    ):
+        trainer.run(steep, prepared_scenes, "s3://tests/runs/diverged")
+    assert checkpoint.latest(locate("s3://tests/runs/diverged")) is None
+
+
+def test_an_output_that_is_a_checkpoint_itself_is_not_trained_into(
+    prepared_scenes: str, reference: trainer.TrainingResult
+) -> None:
+    with pytest.raises(
+        UserError, match=f"is a checkpoint: give another --output, and --weights {reference.checkpoint}"
+    ):
+        trainer.run(CONFIG, prepared_scenes, reference.checkpoint)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_data_of_another_dataset_is_refused_before_anything_starts(tmp_path: Path, split: str) -> None:
+    for name, dataset in (("train", "scenes"), ("val", "scenes"), (split, "camvid")):
+        manifest = Manifest(dataset, name, list(datasets.get(dataset).classes), 0, [], [])
+        (locate(tmp_path) / name / "manifest.json").write_bytes(manifest.to_json().encode())
+    with pytest.raises(
+        UserError, match=f"{tmp_path}/{split} was prepared from 'camvid', but the preset is for 'scenes'"
+    ):
+        trainer.run(CONFIG, str(tmp_path), str(tmp_path / "run"))
+
+
+def test_ctrl_c_leaves_what_ray_would_finish() -> None:
+    threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        trainer.until_interrupted(lambda: time.sleep(20))
+    with pytest.raises(ValueError, match="told on"):
+        trainer.until_interrupted(functools.partial(int, "told on"))
+    assert trainer.until_interrupted(lambda: 7) == 7
 
 
 def test_validation_counts_every_image_once(prepared_scenes: str, reference: trainer.TrainingResult) -> None:
