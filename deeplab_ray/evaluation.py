@@ -52,7 +52,8 @@ class Evaluation:
 
 
 def open_checked(checkpoint_uri: str, data: str, split_name: str) -> tuple[Split, Location, CheckpointMeta]:
-    """The split, the checkpoint's place and its meta data; UserError where they do not go together."""
+    """The split, the checkpoint's place and its meta data; UserError where they do not go together, or where the
+    network cannot be loaded, which an actor would try again and again."""
     check_access(locate(checkpoint_uri), locate(data))
     split = open_split(data, split_name)
     place = checkpoint.find(checkpoint_uri)
@@ -67,6 +68,7 @@ def open_checked(checkpoint_uri: str, data: str, split_name: str) -> tuple[Split
             f"the checkpoint {place} predicts other classes ({meta.config.model.dataset}) than {data} has "
             f"({split.dataset.name}): evaluate on data of the same dataset"
         )
+    checkpoint.load_model(place)
     return split, place, meta
 
 
