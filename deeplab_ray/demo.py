@@ -29,6 +29,7 @@ SCENES = {"train": 200, "val": 40}
 SEED = 11
 HEIGHT, WIDTH = 128, 256
 _STRIP_ROWS = 3
+_ARTISTS = 2
 # Of a user's shell or of `ray job submit`: the demo has a Ray and an S3 of its own.
 _NOT_OURS = ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "AWS_PROFILE")
 
@@ -89,8 +90,11 @@ def _beside(work: Callable[..., None], *arguments: Any) -> Iterator[BaseProcess]
         process.join()
 
 
-def _draw(folder: Path) -> None:
-    scenes.draw(locate(folder), SCENES, HEIGHT, WIDTH, SEED)
+def _draw(folder: Path, part: int) -> None:
+    """Draw every _ARTISTS-th scene."""
+    for split, count in SCENES.items():
+        for number in range(part, count, _ARTISTS):
+            scenes.write_scene(locate(folder), split, number, HEIGHT, WIDTH, SEED)
 
 
 def _compile(classes: int) -> None:
@@ -104,16 +108,18 @@ def _compile(classes: int) -> None:
 
 def _steps(folder: Path, output: Location, config: Config, say: Callable[[str], None]) -> dict[str, Any]:
     say("drawing street scenes, starting Ray")
-    with _beside(_draw, folder) as drawing:
+    with contextlib.ExitStack() as drawing:
+        artists = [drawing.enter_context(_beside(_draw, folder, part)) for part in range(_ARTISTS)]
         cli.start_ray(cpus=max(2, usable_cpus()))
         from deeplab_ray import evaluation
         from deeplab_ray.prepare import prepare
         from deeplab_ray.report import format_table, gallery_strip
         from deeplab_ray.training import trainer
 
-        drawing.join()
-        if drawing.exitcode:
-            raise RuntimeError(f"drawing the scenes ended with exit code {drawing.exitcode}")
+        for artist in artists:
+            artist.join()
+            if artist.exitcode:
+                raise RuntimeError(f"drawing the scenes ended with exit code {artist.exitcode}")
     say(f"drew {SCENES['train']} scenes to train on and {SCENES['val']} to validate on; preparing shards")
     prepare("scenes", str(folder), "s3://demo/scenes", rows_per_shard=100)
 

@@ -135,7 +135,8 @@ class EmbeddedS3:
     def stop(self) -> None:
         """End the server, and remove the objects unless a `data` folder was given. May be called twice."""
         if self._process:
-            self._process.terminate()
+            # What goes with it needs no care.
+            (self._process.terminate if self._data else self._process.kill)()
             try:
                 self._process.wait(_STOP_S)
             except subprocess.TimeoutExpired:

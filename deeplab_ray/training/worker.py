@@ -63,7 +63,8 @@ def train_worker(loop_config: dict[str, Any]) -> None:
     ddp = ray.train.torch.prepare_model(
         model,
         move_to_device=False,
-        parallel_strategy_kwargs={"gradient_as_bucket_view": True},
+        # Buffers are constants here: nothing to tell the others.
+        parallel_strategy_kwargs={"gradient_as_bucket_view": True, "broadcast_buffers": False},
     )
     ddp.train()
     # Validation, with its many sizes, goes on uncompiled.
