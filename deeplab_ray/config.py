@@ -265,7 +265,7 @@ class InferenceConfig:
     """GPUs of each actor with the network; unset: 1 where the cluster has GPUs, else 0 (predict on CPU)."""
     autoscaling: bool = False
     """Count on nodes that the autoscaler has yet to bring: start with one actor of a kind, and grow with the
-    cluster."""
+    cluster (on CPUs the network keeps one)."""
 
     def __post_init__(self) -> None:
         check_types(self)

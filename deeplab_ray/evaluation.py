@@ -149,6 +149,13 @@ def _label(png: bytes) -> NDArray[np.uint8]:
     return np.asarray(Image.open(io.BytesIO(png)))
 
 
+def default_output(checkpoint_uri: str, split_name: str) -> str:
+    """URI of the folder for a report: in the training run that the checkpoint is of, or in the checkpoint itself."""
+    place = checkpoint.find(checkpoint_uri)
+    run = place.parent
+    return f"{run if (run / checkpoint.SNAPSHOT).exists() else place}/evaluation-{split_name}"
+
+
 def check_output(output: str) -> None:
     """Raise UserError for a folder in which a report cannot be, or would replace a training run's config."""
     place = locate(output)

@@ -222,12 +222,12 @@ def _refuse_bad(dataset: Dataset, target: Location, outcomes: dict[str, _Outcome
     more = "; …" if len(bad) > _NAMED_IN_ERROR else ""
     total = sum(outcome.pairs for outcome in refused.values())
     good = [split for split in outcomes if split not in refused]
-    other = f", or leave the split out with --splits {' '.join(good)}" if good else ""
+    other = f"; or leave out what is bad by --splits {' '.join(good)}" if good else ""
     raise UserError(
         f"{len(bad)} of {total} pairs of {dataset.name} ({', '.join(refused)}) are bad ({first}{more}): mend them"
-        + ("" if skip_bad else ", or give --skip-bad to leave them out")
-        + other
+        + ("" if skip_bad else " or give --skip-bad to leave them out")
         + f"; all are listed in {', '.join(map(str, files))}"
+        + other
     )
 
 

@@ -24,7 +24,8 @@ class Args:
     split: str = "val"
     """Split to measure on."""
     output: str = ""
-    """Folder for report.html; a local path or s3:// URI. Empty: evaluation-SPLIT beside the checkpoint."""
+    """Folder for report.html; a local path or s3:// URI. Empty: evaluation-SPLIT in the training run's folder, or in
+    that of a checkpoint from elsewhere."""
     crf: str = ""
     """JSON with CRF parameters (jobs/search_crf.py writes one); "none" leaves the CRF out. Empty: those of the
     checkpoint's config."""
@@ -78,9 +79,8 @@ def main() -> dict[str, Any]:
     cli.set_environment()
     from deeplab_ray import evaluation
     from deeplab_ray.report import format_table
-    from deeplab_ray.training import checkpoint
 
-    output = args.output or f"{checkpoint.find(args.checkpoint).parent}/evaluation-{args.split}"
+    output = args.output or evaluation.default_output(args.checkpoint, args.split)
     evaluation.check_output(output)
     cli.start_ray()
     result = evaluation.evaluate(args.checkpoint, args.data, args.split, crf, args.precision, test, args.resources)

@@ -108,11 +108,10 @@ def test_a_mistake_found_in_a_ray_task_or_a_ray_data_function_is_still_one_line(
         def __init__(self) -> None:
             refuse(None)
 
-        def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-            return row
+        def work(self) -> None: ...
 
     def as_actor() -> dict[str, Any]:
-        return {"rows": ray.data.from_items([1]).map(Refuser, concurrency=1).take_all()}
+        return ray.get(ray.remote(Refuser).remote().work.remote())
 
     for main in (as_task, as_data, as_actor):
         code, _, err = end_of(main, capfd)

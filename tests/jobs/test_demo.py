@@ -54,15 +54,19 @@ def running(pids: set[int]) -> set[int]:
     return {pid for pid in pids if is_running(pid)}
 
 
-def test_an_interrupted_demo_leaves_no_process_and_no_folder_behind(tmp_path: Path) -> None:
+# While Ray is imported, and when the workers are at work.
+@pytest.mark.parametrize(
+    ("said", "seconds"), [("drawing street scenes", 0.3), ("training scenes-resnet18-largefov", 5)]
+)
+def test_an_interrupted_demo_leaves_no_process_and_no_folder_behind(tmp_path: Path, said: str, seconds: float) -> None:
     demo = start("--output", str(tmp_path / "report"))
     assert demo.stdout is not None
     lines = []
     for line in demo.stdout:
         lines.append(line)
-        if "training scenes-resnet18-largefov" in line:
+        if said in line:
             break
-    time.sleep(5)
+    time.sleep(seconds)
     below = descendants(demo.pid)
     assert len(below) > 1, "".join(lines)
     os.killpg(demo.pid, signal.SIGINT)
