@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deeplab_ray.config import Head
+from deeplab_ray.models.atrous import AtrousConv2d
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Branch:
     def convolution(self, inputs: int, outputs: int) -> nn.Conv2d:
         """The convolution, padded so that the size stays."""
         padding = self.rate * (self.kernel - 1) // 2
-        return nn.Conv2d(inputs, outputs, self.kernel, padding=padding, dilation=self.rate)
+        return AtrousConv2d(inputs, outputs, self.kernel, padding=padding, dilation=self.rate)
 
 
 BRANCHES: dict[Head, tuple[Branch, ...]] = {

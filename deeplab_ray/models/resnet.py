@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deeplab_ray.models.atrous import AtrousConv2d
+
 
 class FrozenBatchNorm2d(nn.Module):
     """Batch norm whose statistics, scale and shift are constants: buffers, named as batch norm's.
@@ -53,7 +55,8 @@ class _Steps:
 
 
 def _conv3x3(inputs: int, outputs: int, stride: int, dilation: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, stride, padding=dilation, dilation=dilation, bias=False)
+    kind = AtrousConv2d if stride == 1 and dilation > 1 else nn.Conv2d
+    return kind(inputs, outputs, 3, stride, padding=dilation, dilation=dilation, bias=False)
 
 
 class _Basic(nn.Module):

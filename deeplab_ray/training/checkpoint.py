@@ -109,6 +109,11 @@ def restore(location: Location, model: nn.Module, optimizer: optim.Optimizer) ->
     """Put a checkpoint's weights and optimiser state into the objects of a run that goes on."""
     model.load_state_dict(_tensors(location / _MODEL))
     optimizer.load_state_dict(_tensors(location / _OPTIMIZER))
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                # In memory as the parameter is here: fused updates go through both side by side.
+                state[name] = torch.empty_like(parameter).copy_(value)
     return read_meta(location)
 
 

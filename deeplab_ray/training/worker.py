@@ -19,6 +19,7 @@ from deeplab_ray.ingest import FetchCrops
 from deeplab_ray.machine import usable_cpus
 from deeplab_ray.metrics import confusion_matrix, mean_iou
 from deeplab_ray.models import DeepLab, build, calibrate_frozen_norms, upsample_scores
+from deeplab_ray.models.atrous import lay_out_by_taps
 from deeplab_ray.models.testtime import score_images
 from deeplab_ray.shards import Split
 from deeplab_ray.training import checkpoint
@@ -49,6 +50,8 @@ def train_worker(loop_config: dict[str, Any]) -> None:
     if config.model.weights == "random":
         _calibrate(model, job)
     model.on(device)
+    if device.type == "cpu":
+        lay_out_by_taps(model)
     optimizer = build_optimizer(model, solver, runtime.fused)
 
     start, history = 0, []

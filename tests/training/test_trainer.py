@@ -201,7 +201,7 @@ def test_data_of_another_dataset_is_refused_before_anything_starts(tmp_path: Pat
 
 
 def test_ctrl_c_leaves_what_ray_would_finish() -> None:
-    threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
+    threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt):
         trainer.until_interrupted(lambda: time.sleep(20))
     with pytest.raises(ValueError, match="told on"):
