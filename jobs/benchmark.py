@@ -2,6 +2,7 @@
 
 uv run jobs/benchmark.py networks      # LargeFOV's variants, beside the paper's table
 uv run jobs/benchmark.py training      # a training step against torchvision's
+uv run jobs/benchmark.py atrous        # atrous convolution in training on a CPU against PyTorch's
 uv run jobs/benchmark.py crf           # the CRF's backends against pydensecrf
 
 Trust ratios within one run more than times.
@@ -73,6 +74,23 @@ class Training:
 
 
 @dataclasses.dataclass(frozen=True)
+class Atrous:
+    """Atrous convolution by taps, as training on a CPU takes it, against PyTorch's own: one thread, both passes."""
+
+    repeats: int = 5
+    """Passes of each that are measured, in turn; their median counts."""
+
+    def run(self) -> dict[str, Any]:
+        from deeplab_ray.benchmarks import atrous
+
+        if self.repeats < 1:
+            raise UserError(f"--repeats {self.repeats} must be at least 1")
+        rows = atrous.measure(self.repeats)
+        print(atrous.table(rows))
+        return {"rows": [{**dataclasses.asdict(row), "times_faster": row.times_faster} for row in rows]}
+
+
+@dataclasses.dataclass(frozen=True)
 class CRF:
     """The CRF's backends against pydensecrf (extra pydensecrf): seconds of one core, agreement, peak memory, and
     images a second on all cores."""
@@ -125,6 +143,7 @@ class CRF:
 Command = (
     Annotated[Networks, tyro.conf.subcommand("networks")]
     | Annotated[Training, tyro.conf.subcommand("training")]
+    | Annotated[Atrous, tyro.conf.subcommand("atrous")]
     | Annotated[CRF, tyro.conf.subcommand("crf")]
 )
 
@@ -135,7 +154,7 @@ def _check_crops(command: Networks | Training) -> None:
 
 
 def main() -> dict[str, Any]:
-    command: Networks | Training | CRF = cli.parse(
+    command: Networks | Training | Atrous | CRF = cli.parse(
         Command,  # type: ignore[arg-type]
         prog="benchmark.py",
         description="Measure parts of the project against the paper's figures, and against what others use for them."
