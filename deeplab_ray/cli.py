@@ -49,6 +49,7 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 _CONNECT_TIMEOUT_S = 5
+_interrupted = threading.Event()
 # As flags go without prefix, it would be that of the solver's iterations.
 CRFParams.__annotations__["iterations"] = Annotated[int, tyro.conf.arg(name="crf-iterations")]
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -62,7 +63,10 @@ def run_job(main: Callable[[], dict[str, Any]]) -> NoReturn:
     SIGTERM, by which `ray job stop` and containers end a job, interrupts it as Ctrl-C does.
     """
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # Where SIGINT is switched off, as in a shell's background, it stays so.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _interrupt)
     try:
         result = main()
     except KeyboardInterrupt:
@@ -77,6 +81,17 @@ def run_job(main: Callable[[], dict[str, Any]]) -> NoReturn:
     # JSON has no NaN.
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in result.items()}
     _end(0, f"RESULT {json.dumps(finite, allow_nan=False)}")
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    _interrupted.set()
+    raise KeyboardInterrupt
+
+
+def check_interrupted() -> None:
+    """Raise KeyboardInterrupt where one was swallowed: packages that are being imported catch everything at times."""
+    if _interrupted.is_set():
+        raise KeyboardInterrupt
 
 
 def scrub(text: str) -> str:
@@ -152,6 +167,7 @@ def start_ray(cpus: int | None = None) -> None:
 def _init(**options: Any) -> None:
     import ray
 
+    check_interrupted()
     if shlex.quote(sys.executable) != sys.executable:
         # Ray gives it to a shell as it is.
         options["runtime_env"] = {"py_executable": shlex.quote(sys.executable)}
@@ -199,6 +215,7 @@ def _save_traceback(error: BaseException) -> str:
 
 
 def _end(code: int, line: str) -> NoReturn:
+    _interrupted.clear()
     # The workers' last output must not come after the job's last line.
     if "ray" in sys.modules:
         sys.modules["ray"].shutdown()

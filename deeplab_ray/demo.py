@@ -102,7 +102,10 @@ def _compile(classes: int) -> None:
 
     It is long done when evaluation's actors want them; if it is not, they wait for it.
     """
-    os.nice(19)
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        os.nice(19)
     DenseCRF(CRFParams()).warm(classes)
 
 
@@ -116,6 +119,7 @@ def _steps(folder: Path, output: Location, config: Config, say: Callable[[str], 
         from deeplab_ray.report import format_table, gallery_strip
         from deeplab_ray.training import trainer
 
+        cli.check_interrupted()
         for artist in artists:
             artist.join()
             if artist.exitcode:
