@@ -61,7 +61,7 @@ def test_resnet101_strides_and_dilates_as_its_weights_did() -> None:
         caffe = DeepLab(ModelConfig("voc12", "resnet101", "plain", strides="caffe"), CLASSES).trunk
     for name, module in ours.named_modules():
         if isinstance(module, nn.Conv2d):
-            assert repr(module) == repr(theirs.get_submodule(name)), name
+            assert module.extra_repr() == theirs.get_submodule(name).extra_repr(), name
     for layer, dilation in ((3, 2), (4, 4)):
         for conv in (m for m in caffe.get_submodule(f"layer{layer}").modules() if isinstance(m, nn.Conv2d)):
             assert conv.dilation == ((dilation,) * 2 if conv.kernel_size == (3, 3) else (1, 1))
