@@ -69,29 +69,62 @@ def _window(offset: int, size: int) -> Window:
 
 
 class _Taps(torch.autograd.Function):
-    """The convolution as a sum over its taps. Within, maps are channels×N×h×w."""
+    """The convolution as a sum over its taps.
+
+    Within, maps are channels×h×N×w: what a tap sees of their rows is then a matrix in place, and only columns are cut
+    out, once for all taps of a column.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, rows: list[Window], columns: list[Window]) -> Tensor:
-        seen, kernel = x.transpose(0, 1).contiguous(), _by_taps(weight)
+        seen, kernel = _rows_first(x), _by_taps(weight)
         ctx.save_for_backward(seen, kernel)
         ctx.rows, ctx.columns = rows, columns
         y = seen.new_zeros(kernel.shape[2], *seen.shape[1:])
-        for i, (to_row, from_row) in enumerate(rows):
-            for j, (to_column, from_column) in enumerate(columns):
-                part, whole = seen[:, :, from_row, from_column], y[:, :, to_row, to_column]
-                whole += (kernel[i, j] @ part.flatten(1)).view(whole.shape)
-        return y.transpose(0, 1)
+        for j, (to_column, from_column) in enumerate(columns):
+            part, whole = _cut(seen, from_column), _room_for(y, to_column)
+            for i, (to_row, from_row) in enumerate(rows):
+                _matrix(whole, to_row).addmm_(kernel[i, j], _matrix(part, from_row))
+            _put_back(whole, y, to_column)
+        return y.permute(2, 0, 1, 3)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         seen, kernel = ctx.saved_tensors
-        of_y = gradient.transpose(0, 1).contiguous()
+        of_y = _rows_first(gradient)
         of_x, of_kernel = torch.zeros_like(seen), torch.empty_like(kernel)
-        for i, (to_row, from_row) in enumerate(ctx.rows):
-            for j, (to_column, from_column) in enumerate(ctx.columns):
-                part, whole = of_y[:, :, to_row, to_column].flatten(1), of_x[:, :, from_row, from_column]
-                whole += (kernel[i, j].T @ part).view(whole.shape)
-                torch.mm(part, seen[:, :, from_row, from_column].flatten(1).T, out=of_kernel[i, j])
-        return of_x.transpose(0, 1), _from_taps(of_kernel), None, None
+        for j, (to_column, from_column) in enumerate(ctx.columns):
+            part, given, whole = _cut(seen, from_column), _cut(of_y, to_column), _room_for(of_x, from_column)
+            for i, (to_row, from_row) in enumerate(ctx.rows):
+                output = _matrix(given, to_row)
+                _matrix(whole, from_row).addmm_(kernel[i, j].T, output)
+                torch.mm(output, _matrix(part, from_row).T, out=of_kernel[i, j])
+            _put_back(whole, of_x, from_column)
+        return of_x.permute(2, 0, 1, 3), _from_taps(of_kernel), None, None
+
+
+def _rows_first(x: Tensor) -> Tensor:
+    """N×C×h×w → C×h×N×w."""
+    return x.permute(1, 2, 0, 3).contiguous()
+
+
+def _cut(maps: Tensor, columns: slice) -> Tensor:
+    """These columns of C×h×N×w; the maps themselves where that is all of them."""
+    return maps[..., columns].contiguous()
+
+
+def _room_for(maps: Tensor, columns: slice) -> Tensor:
+    """Where to add what comes to these columns: the maps themselves, or zeros to be put back."""
+    part = maps[..., columns]
+    return maps if part.shape == maps.shape else part.new_zeros(part.shape)
+
+
+def _put_back(part: Tensor, maps: Tensor, columns: slice) -> None:
+    if part is not maps:
+        maps[..., columns] += part
+
+
+def _matrix(maps: Tensor, rows: slice) -> Tensor:
+    """These rows of C×h×N×w as a matrix of C rows, a view."""
+    return maps[:, rows].flatten(1)
