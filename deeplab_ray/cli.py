@@ -123,12 +123,26 @@ def parse(
     options: dict[str, Any] = {} if default is None else {"default": default}
     complaint = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(complaint), _quiet_in_pipes():
             return tyro.cli(args_type, prog=prog, description=description, args=argv, config=flat, **options)
     except SystemExit as stop:
         if not stop.code:
             raise
         raise UserError(f"{_unbox(complaint.getvalue())}; see {prog} --help") from None
+
+
+@contextlib.contextmanager
+def _quiet_in_pipes() -> Iterator[None]:
+    """End without a word where nobody reads stdout any more, as of `--help`; not for longer, as sockets break, too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        signal.signal(signal.SIGPIPE, handler)
 
 
 def set_environment() -> None:

@@ -188,15 +188,19 @@ def _png(label: NDArray[np.uint8]) -> bytes:
 def iterate_once(measured: ray.data.Dataset, images: int, progress: Callable[[str], None]) -> Iterator[Row]:
     """The measured rows as they come, with lines of progress; RuntimeError unless each image came exactly once."""
     seen: set[str] = set()
-    start = last = time.monotonic()
+    start = first = last = time.monotonic()
     for row in measured.iter_rows():
         if row["id"] in seen:
             raise RuntimeError(f"image {row['id']} came twice out of the pipeline")
         seen.add(row["id"])
         now = time.monotonic()
-        if now - last > 5 or len(seen) == images:
-            left = (now - start) / len(seen) * (images - len(seen))
-            progress(f"{len(seen)}/{images} images, {len(seen) / (now - start):.2f} images/s, {left:.0f} s left")
+        if len(seen) == 1:
+            # The actors' start says nothing about how long the rest takes.
+            first = last = now
+            progress(f"1/{images} images, the first after {now - start:.0f} s")
+        elif now - last > 5 or len(seen) == images:
+            rate = (len(seen) - 1) / (now - first)
+            progress(f"{len(seen)}/{images} images, {rate:.2f} images/s, {(images - len(seen)) / rate:.0f} s left")
             last = now
         yield row
     if len(seen) != images:

@@ -1,6 +1,7 @@
 """--help teaches: every job names every preset, and every flag has a sentence."""
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -28,3 +29,12 @@ def test_help_lists_the_presets_and_explains_every_flag(command: tuple[str, ...]
     if not subcommand:
         for name in presets.names():
             assert re.search(rf"\b{name}\b +\w", done.stdout), name
+
+
+def test_help_into_a_pipe_that_nobody_reads_to_its_end_says_nothing() -> None:
+    line = [sys.executable, str(JOBS / "train.py"), "--help"]
+    job = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert job.stdout
+    job.stdout.close()
+    _, complaint = job.communicate(timeout=60)
+    assert (job.returncode, complaint) == (-signal.SIGPIPE, "")
