@@ -161,6 +161,9 @@ class SolverConfig:
     """L2 penalty of the weights; biases that the recipe exempts have none."""
     normalise: bool = True
     """Divide the loss by the number of labelled pixels; FCN's is their sum."""
+    class_balance: float = 0.0
+    """What a pixel counts in the loss is in proportion to its class's frequency^−class_balance. 0: all the same, as the
+    paper's; 1: all classes the same (median frequency balancing: Eigen and Fergus, ICCV 2015; SegNet)."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -179,6 +182,7 @@ class SolverConfig:
         _require(0 <= self.momentum < 1, f"momentum {self.momentum} must lie in [0, 1)")
         _require(self.momentum > 0 or not self.nesterov, "nesterov needs a momentum above 0, such as 0.9")
         _require(self.weight_decay >= 0, f"weight decay {self.weight_decay} must not be negative")
+        _require(self.class_balance >= 0, f"class_balance {self.class_balance} must not be negative; 0 leaves it out")
 
 
 @dataclass(frozen=True)

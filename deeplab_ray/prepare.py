@@ -14,8 +14,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from deeplab_ray import datasets
 from deeplab_ray.datasets import Dataset, Pair, decode_image
+from deeplab_ray.datasets.base import IGNORE
 from deeplab_ray.errors import UserError
 from deeplab_ray.shards import MANIFEST, Bad, Manifest, Shard, write_shard
 from deeplab_ray.storage import Location, check_access, check_folder, locate
@@ -39,13 +43,17 @@ class _Task:
     def run(self) -> dict[str, Any]:
         dataset = datasets.get(self.dataset)
         bad: list[Bad] = []
+        pixels = np.zeros(len(dataset.classes), np.int64)
 
         def good_rows() -> Iterator[dict[str, Any]]:
             for pair in self.pairs:
                 try:
-                    yield check_pair(dataset, self.source, pair)
+                    row, label = check_pair(dataset, self.source, pair)
                 except ValueError as error:
                     bad.append(Bad(pair.id, str(error)))
+                    continue
+                pixels[:] += np.bincount(label[label != IGNORE], minlength=len(pixels))
+                yield row
 
         shard = write_shard(self.folder, self.name, good_rows())
         return {
@@ -53,6 +61,7 @@ class _Task:
             "shard": shard and asdict(shard),
             "bad": [asdict(b) for b in bad],
             "checked": len(self.pairs),
+            "pixels": pixels.tolist(),
         }
 
 
@@ -61,13 +70,15 @@ class _Outcome:
     """What is known of a split so far."""
 
     pairs: int
+    pixels: NDArray[np.int64]
+    """Labelled ones, of each class."""
     checked: int = 0
     shards: list[Shard] = field(default_factory=list)
     bad: list[Bad] = field(default_factory=list)
 
 
-def check_pair(dataset: Dataset, source: Location, pair: Pair) -> dict[str, Any]:
-    """Read and decode a pair fully → its row in a shard (`shards.SCHEMA`).
+def check_pair(dataset: Dataset, source: Location, pair: Pair) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+    """Read and decode a pair fully → its row in a shard (`shards.SCHEMA`), and its train ids (uint8 H×W).
 
     Raises ValueError with the reason where the pair is bad, OSError where S3 fails.
     """
@@ -75,9 +86,10 @@ def check_pair(dataset: Dataset, source: Location, pair: Pair) -> dict[str, Any]
         raise ValueError("it has no label file")
     image, label = _read(source / pair.image), _read(source / pair.label)
     height, width = decode_image(image).shape[:2]
-    if (found := dataset.decode_label(label).shape) != (height, width):
-        raise ValueError(f"label is {found[1]}×{found[0]}, image {width}×{height} pixels")
-    return {"id": pair.id, "image": image, "label": label, "height": height, "width": width}
+    ids = dataset.decode_label(label)
+    if ids.shape != (height, width):
+        raise ValueError(f"label is {ids.shape[1]}×{ids.shape[0]}, image {width}×{height} pixels")
+    return {"id": pair.id, "image": image, "label": label, "height": height, "width": width}, ids
 
 
 def _read(file: Location) -> bytes:
@@ -132,6 +144,7 @@ def prepare(
                 split=split,
                 classes=list(what.classes),
                 images=sum(shard.rows for shard in outcome.shards),
+                pixels=outcome.pixels.tolist(),
                 shards=sorted(outcome.shards, key=lambda shard: shard.path),
                 bad=sorted(outcome.bad, key=lambda bad: bad.id),
             )
@@ -182,7 +195,8 @@ def _check_and_write(
         for start in range(0, len(found), rows_per_shard)
         for chunk in [found[start : start + rows_per_shard]]
     ]
-    outcomes = {split: _Outcome(len(found)) for split, found in pairs.items()}
+    classes = len(dataset.classes)
+    outcomes = {split: _Outcome(len(found), np.zeros(classes, np.int64)) for split, found in pairs.items()}
     spoken = time.monotonic()
     items = [{"task": pickle.dumps(task)} for task in tasks]
     rows = ray.data.from_items(items, override_num_blocks=len(items)).map(_run_task)
@@ -190,6 +204,7 @@ def _check_and_write(
         report = json.loads(row["report"])
         outcome = outcomes[report["split"]]
         outcome.checked += report["checked"]
+        outcome.pixels += np.array(report["pixels"])
         outcome.bad += [Bad(**bad) for bad in report["bad"]]
         if report["shard"]:
             outcome.shards.append(Shard(**report["shard"]))

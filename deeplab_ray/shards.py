@@ -67,6 +67,8 @@ class Manifest:
     split: str
     classes: list[str]
     images: int
+    pixels: list[int]
+    """Labelled pixels of each class."""
     shards: list[Shard]
     bad: list[Bad]
 

@@ -73,6 +73,9 @@ def test_every_pair_arrives_unchanged(source: Path, tmp_path: Path, place: str, 
     for name, manifest in manifests.items():
         split = open_split(output.uri, name)
         assert split.manifest == manifest
+        labels = np.stack([np.asarray(Image.open(file)) for file in (source / f"{name}annot").iterdir()])
+        assert manifest.pixels == [int((labels == train_id).sum()) for train_id in range(len(manifest.classes))]
+        assert sum(manifest.pixels) > 0
         for index in range(len(split)):
             sample = split.read(index)
             assert sample.id == f"{index:04d}"
@@ -118,6 +121,8 @@ def test_skip_bad_leaves_out_what_it_lists(source: Path, tmp_path: Path) -> None
     manifests = prepare("camvid", str(source), str(tmp_path / "out"), skip_bad=True, rows_per_shard=1)
     assert [bad.id for bad in manifests["train"].bad] == ["0001", "0002", "0003"]
     assert "77" in manifests["train"].bad[0].reason
+    kept = np.stack([np.asarray(Image.open(source / f"trainannot/{i:04d}.png")) for i in (0, 4)])
+    assert manifests["train"].pixels == [int((kept == i).sum()) for i in range(len(manifests["train"].classes))]
     split = open_split(str(tmp_path / "out"), "train")
     assert [split.read(i).id for i in range(len(split))] == ["0000", "0004"]
     assert not (tmp_path / "out/train/manifest.rejected.json").exists()

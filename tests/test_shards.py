@@ -29,7 +29,7 @@ def write_split(folder: Location, dataset: str = "camvid", classes: tuple[str, .
     ]
     shards = [shard for shard in written if shard]
     names = list(classes or datasets.get(dataset).classes)
-    manifest = Manifest(dataset, folder.name, names, 8, shards, [Bad("x", "its label is missing")])
+    manifest = Manifest(dataset, folder.name, names, 8, [1] * len(names), shards, [Bad("x", "its label is missing")])
     (folder / "manifest.json").write_bytes(manifest.to_json().encode())
     return manifest
 
@@ -101,5 +101,5 @@ def test_a_split_prepared_with_other_classes_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_manifest_survives_json() -> None:
-    manifest = Manifest("voc12", "val", ["a", "b"], 3, [Shard("s/0", 3, "ab", 9)], [Bad("x", "§ truncated")])
+    manifest = Manifest("voc12", "val", ["a", "b"], 3, [7, 0], [Shard("s/0", 3, "ab", 9)], [Bad("x", "§ truncated")])
     assert Manifest.from_json(manifest.to_json()) == manifest

@@ -27,6 +27,7 @@ def train_step(
     micro_batches: Sequence[tuple[Tensor, Tensor]],
     runtime: RuntimeConfig,
     normalise: bool = True,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Forward and backward over the micro-batches, then one update.
 
@@ -35,6 +36,7 @@ def train_step(
     the number of valid (not ignored) label pixels of the *global* batch: over all micro-batches of all workers.
     MSC has four such losses, which are added: of the fused, the ×1 and the ×0.75 scores, and of the ×0.5 ones
     against `label[::16, ::16]`. FCN's is at full size. Without `normalise` the sum is not divided.
+    weights: float32 C, what a pixel of each class counts in the sum (see `class_weights`); None: 1.
     Returns that loss over the global batch, a float32 scalar, the same on every worker.
     """
     targets = [{k: labels_at_stride(labels, k).long() for k in _STRIDES} for _, labels in micro_batches]
@@ -52,13 +54,27 @@ def train_step(
             loss = torch.zeros((), device=counts.device)
             for scores in output if isinstance(output, tuple) else (output,):
                 stride = next(k for k in _STRIDES if target[k].shape[1:] == scores.shape[2:])
-                part = F.cross_entropy(scores.float(), target[stride], ignore_index=IGNORE, reduction="sum")
+                part = F.cross_entropy(scores.float(), target[stride], weights, ignore_index=IGNORE, reduction="sum")
                 loss = loss + (part / valid[stride] if normalise else part)
             # DDP averages gradients over workers; the loss is already divided by the global count.
             (loss * workers).backward()
         total += loss.detach()
     optimizer.step()
     return sum_over_workers(total)
+
+
+def class_weights(pixels: Sequence[int], balance: float) -> Tensor:
+    """What a pixel of each class counts in the loss: in proportion to frequency^−balance, and 1 in the mean over the
+    labelled pixels. A balance of 1 is that of Eigen and Fergus (ICCV 2015), up to this constant.
+
+    pixels: those of each class in the training split. Returns float32 C; 1 for a class that has none.
+    """
+    counts = torch.tensor(pixels, dtype=torch.float64)
+    present = counts > 0
+    weights = torch.ones_like(counts)
+    weights[present] = counts[present] ** -balance
+    weights[present] *= counts.sum() / (weights * counts).sum()
+    return weights.float()
 
 
 def sum_over_workers(value: Tensor) -> Tensor:

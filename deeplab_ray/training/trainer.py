@@ -138,7 +138,7 @@ def check_same_run(config: Config, started: Config, output: str) -> None:
         # Its own weights are what it goes on with.
         if name != "weights" and getattr(config.model, name) != "auto"
     ]
-    fixed = ("batch", "momentum", "nesterov", "weight_decay", "classifier_factor", "normalise")
+    fixed = ("batch", "momentum", "nesterov", "weight_decay", "classifier_factor", "normalise", "class_balance")
     pairs += [(name, getattr(config.solver, name), getattr(started.solver, name)) for name in fixed]
     pairs.append(("seed", config.runtime.seed, started.runtime.seed))
     for name, asked, has in pairs:

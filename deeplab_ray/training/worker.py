@@ -27,7 +27,7 @@ from deeplab_ray.training.job import Job
 from deeplab_ray.training.optimizer import build_optimizer, set_rate
 from deeplab_ray.training.progress import Progress
 from deeplab_ray.training.schedule import learning_rate
-from deeplab_ray.training.step import autocast, sum_over_workers, train_step
+from deeplab_ray.training.step import autocast, class_weights, sum_over_workers, train_step
 
 _CALIBRATION_CROPS = 16
 
@@ -72,6 +72,7 @@ def train_worker(loop_config: dict[str, Any]) -> None:
     ddp.train()
     # Validation, with its many sizes, goes on uncompiled.
     network = cast(nn.Module, torch.compile(ddp)) if runtime.compile else ddp
+    weights = class_weights(job.train.manifest.pixels, solver.class_balance).to(device)
     progress = Progress(job, start, history) if rank == 0 else None
     for iteration in range(start, solver.iterations):
         of, micro_batches = first.result() if iteration == start else next(batches)
@@ -79,7 +80,7 @@ def train_worker(loop_config: dict[str, Any]) -> None:
             raise RuntimeError(f"expected the samples of iteration {iteration}, got those of {of}")
         rate = learning_rate(solver, iteration)
         set_rate(optimizer, rate)
-        loss = train_step(network, optimizer, micro_batches, runtime, solver.normalise)
+        loss = train_step(network, optimizer, micro_batches, runtime, solver.normalise, weights)
         done = iteration + 1
         if progress:
             progress.add(done, loss, rate)

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from deeplab_ray.config import ModelConfig, RuntimeConfig, SolverConfig
 from deeplab_ray.models import DeepLab, calibrate_frozen_norms
 from deeplab_ray.training.optimizer import build_optimizer, set_rate
-from deeplab_ray.training.step import train_step
+from deeplab_ray.training.step import class_weights, train_step
 
 CLASSES = 5
 SOLVER = SolverConfig(learning_rate=1e-2)
@@ -89,6 +89,28 @@ def test_loss_is_the_mean_cross_entropy_of_the_labelled_cells() -> None:
     assert loss.shape == ()
     assert not loss.requires_grad
     assert float(loss) == pytest.approx(sum(terms) / len(terms), rel=1e-5)
+
+
+def test_rare_classes_count_more_and_a_pixel_counts_one_in_the_mean() -> None:
+    assert class_weights([70, 0, 30], 0).tolist() == [1, 1, 1]
+    # Every class the same: 50 of 100 for each.
+    assert class_weights([80, 0, 20], 1).tolist() == pytest.approx([50 / 80, 1, 50 / 20])
+    assert class_weights([80, 0, 20], 0.5).tolist() == pytest.approx([c / 1.2 for c in (1, 1.2, 2)])
+    assert class_weights([0, 0], 0.5).tolist() == [1, 1]
+
+
+def test_weights_of_classes_multiply_their_terms_and_not_the_count() -> None:
+    images, labels = batch(0)
+    model, weights = network(), torch.tensor([0.5, 1.0, 2.0, 4.0, 0.0])
+    with torch.no_grad():
+        logs = model(images).log_softmax(1)
+    truth = labels[:, ::8, ::8].long()
+    labelled = truth != 255
+    own = -logs.permute(0, 2, 3, 1)[labelled].gather(1, truth[labelled][:, None])[:, 0]
+    expected = (weights[truth[labelled]] * own).sum() / labelled.sum()
+    parts = halves(images, labels)
+    loss = train_step(model, build_optimizer(model, SOLVER), parts, RUNTIME, weights=weights)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
 
 
 class FullSize(torch.nn.Module):

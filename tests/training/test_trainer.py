@@ -192,7 +192,7 @@ def test_an_output_that_is_a_checkpoint_itself_is_not_trained_into(
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_data_of_another_dataset_is_refused_before_anything_starts(tmp_path: Path, split: str) -> None:
     for name, dataset in (("train", "scenes"), ("val", "scenes"), (split, "camvid")):
-        manifest = Manifest(dataset, name, list(datasets.get(dataset).classes), 0, [], [])
+        manifest = Manifest(dataset, name, list(datasets.get(dataset).classes), 0, [], [], [])
         (locate(tmp_path) / name / "manifest.json").write_bytes(manifest.to_json().encode())
     with pytest.raises(
         UserError, match=f"{tmp_path}/{split} was prepared from 'camvid', but the preset is for 'scenes'"
