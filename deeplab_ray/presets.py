@@ -145,9 +145,17 @@ _PRESETS = (
             ModelConfig("scenes", "resnet18", "largefov", weights="random"),
             AugmentConfig(crop=97, scale_min=0.9, scale_max=1.1),
             # A random trunk needs a high rate, on which a classifier over its 4608 inputs would diverge.
-            SolverConfig(learning_rate=3e-2, classifier_factor=0.05, warmup=25, iterations=500, batch=4, nesterov=True),
+            SolverConfig(
+                learning_rate=3e-2,
+                classifier_factor=0.05,
+                warmup=25,
+                iterations=225,
+                batch=8,
+                nesterov=True,
+                class_balance=0.5,
+            ),
             CRFParams(w1=3, sigma_alpha=30, sigma_beta=5, w2=3, sigma_gamma=1),
-            RuntimeConfig(log_every=25, validate_every=0, checkpoint_every=500, fused=True),
+            RuntimeConfig(log_every=25, validate_every=0, fused=True),
         ),
     ),
     Preset(
