@@ -7,7 +7,7 @@ nowhere else.
 
 import math
 import typing
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from deeplab_ray.config_json import describe, fits, from_json, load, to_json
@@ -115,14 +115,22 @@ class AugmentConfig:
     """Largest factor of the random scale."""
     mirror: bool = True
     """Mirror half of the samples left to right."""
+    small_share: float = 0.0
+    """Share of the iterations, the first ones, whose crops are small_crop, of images smaller in the same proportion:
+    progressive resizing, for random weights, which learn as much from them at a fraction of the cost."""
+    small_crop: int = 0
+    """Side of those crops in pixels, ≡ 1 (mod 8)."""
 
     def __post_init__(self) -> None:
         check_types(self)
-        lower = max(17, self.crop - (self.crop - 1) % 8)
-        _require(
-            self.crop >= 17 and self.crop % 8 == 1,
-            f"crop {self.crop} does not fit the stride-8 grid: take a size ≡ 1 (mod 8), such as {lower} or {lower + 8}",
-        )
+        _require(0 <= self.small_share <= 1, f"small_share {self.small_share} must lie in [0, 1]; 0 leaves it out")
+        for crop in (self.crop, self.small_crop) if self.small_share else (self.crop,):
+            lower = max(17, crop - (crop - 1) % 8)
+            _require(
+                crop >= 17 and crop % 8 == 1,
+                f"crop {crop} does not fit the stride-8 grid: take a size ≡ 1 (mod 8), such as {lower} or {lower + 8}",
+            )
+        _require(self.small_crop <= self.crop, f"small_crop {self.small_crop} must not exceed crop {self.crop}")
         _require(
             0 < self.scale_min <= self.scale_max <= 8,
             f"scales {self.scale_min}..{self.scale_max} are no range: need 0 < scale_min <= scale_max <= 8",
@@ -332,6 +340,19 @@ class Config:
             f"batch {self.solver.batch} is not divisible by workers × accumulation = {self.runtime.workers} × "
             f"{self.solver.accumulation}: take a batch of {lower} or {lower + parts}, or change --workers",
         )
+
+    @property
+    def small_iterations(self) -> int:
+        """How many iterations, the first ones, have small crops."""
+        return round(self.augment.small_share * self.solver.iterations)
+
+    def augmentation(self, iteration: int) -> AugmentConfig:
+        """Scale and crop of an iteration's samples."""
+        if iteration >= self.small_iterations:
+            return self.augment
+        full = self.augment
+        factor = full.small_crop / full.crop
+        return replace(full, crop=full.small_crop, scale_min=full.scale_min * factor, scale_max=full.scale_max * factor)
 
     @property
     def micro_batch(self) -> int:

@@ -143,13 +143,13 @@ _PRESETS = (
         "generated street scenes, ResNet-18 from random weights, the demo's",
         Config(
             ModelConfig("scenes", "resnet18", "largefov", weights="random"),
-            AugmentConfig(crop=97, scale_min=0.9, scale_max=1.1),
+            AugmentConfig(crop=97, scale_min=0.9, scale_max=1.1, small_share=0.6, small_crop=65),
             # A random trunk needs a high rate, on which a classifier over its 4608 inputs would diverge.
             SolverConfig(
                 learning_rate=3e-2,
                 classifier_factor=0.05,
                 warmup=25,
-                iterations=225,
+                iterations=280,
                 batch=8,
                 nesterov=True,
                 class_balance=0.5,

@@ -36,6 +36,10 @@ NONSENSE: list[tuple[Callable[[], Any], str]] = [
     (lambda: RuntimeConfig(precision="fp16"), "precision 'fp16' is not of type"),  # type: ignore[arg-type]
     (lambda: RuntimeConfig(seed=-1), "seed -1 must lie in"),
     (lambda: SolverConfig(classifier_factor=0), "classifier_factor 0 must be above 0"),
+    (lambda: AugmentConfig(small_share=0.5), "crop 0 does not fit the stride-8 grid"),
+    (lambda: AugmentConfig(small_share=0.5, small_crop=66), "crop 66 does not fit the stride-8 grid"),
+    (lambda: AugmentConfig(crop=97, small_share=0.5, small_crop=105), "small_crop 105 must not exceed crop 97"),
+    (lambda: AugmentConfig(small_share=1.5, small_crop=65), r"small_share 1\.5 must lie in \[0, 1\]"),
     (lambda: SolverConfig(class_balance=-1.0), r"class_balance -1\.0 must not be negative"),
     (lambda: SolverConfig(power=-0.9), r"power -0\.9 must not be negative"),
     (lambda: SolverConfig(step_every=0), "step_every 0 must be at least 1"),

@@ -116,9 +116,9 @@ def train_worker(loop_config: dict[str, Any]) -> None:
 
 def _calibrate(model: DeepLab, job: Job) -> None:
     """Give a random trunk batch-norm statistics, from the same training crops on every worker."""
-    fetch = FetchCrops(job.train, job.config.augment, job.config.runtime.seed, job.config.solver.batch)
+    fetch = FetchCrops(job.train, job.config)
     indices = range(min(_CALIBRATION_CROPS, len(job.train)))
-    images = np.stack([fetch.crop(index, epoch=-1)[0] for index in indices])
+    images = np.stack([fetch.crop(index, -1, job.config.augment)[0] for index in indices])
     calibrate_frozen_norms(model.trunk, model.prepare(torch.from_numpy(images)))
 
 
