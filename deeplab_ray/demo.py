@@ -26,7 +26,7 @@ PRESET = "scenes-resnet18-largefov"
 WORKERS = 2
 SCENES = {"train": 200, "val": 40}
 # No seed on which the preset was found.
-SEED = 11
+SEED = 31
 HEIGHT, WIDTH = 128, 256
 _STRIP_ROWS = 3
 _ARTISTS = 2
