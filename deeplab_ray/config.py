@@ -116,21 +116,20 @@ class AugmentConfig:
     mirror: bool = True
     """Mirror half of the samples left to right."""
     small_share: float = 0.0
-    """Share of the iterations, the first ones, whose crops are small_crop, of images smaller in the same proportion:
+    """Share of the iterations, the first ones, that see smaller crops of images smaller in the same proportion:
     progressive resizing, for random weights, which learn as much from them at a fraction of the cost."""
-    small_crop: int = 0
-    """Side of those crops in pixels, ≡ 1 (mod 8)."""
+    small_scale: float = 0.67
+    """How large those are against the others; the crop is the nearest that fits the grid."""
 
     def __post_init__(self) -> None:
         check_types(self)
         _require(0 <= self.small_share <= 1, f"small_share {self.small_share} must lie in [0, 1]; 0 leaves it out")
-        for crop in (self.crop, self.small_crop) if self.small_share else (self.crop,):
-            lower = max(17, crop - (crop - 1) % 8)
-            _require(
-                crop >= 17 and crop % 8 == 1,
-                f"crop {crop} does not fit the stride-8 grid: take a size ≡ 1 (mod 8), such as {lower} or {lower + 8}",
-            )
-        _require(self.small_crop <= self.crop, f"small_crop {self.small_crop} must not exceed crop {self.crop}")
+        _require(0 < self.small_scale <= 1, f"small_scale {self.small_scale} must lie in (0, 1]")
+        lower = max(17, self.crop - (self.crop - 1) % 8)
+        _require(
+            self.crop >= 17 and self.crop % 8 == 1,
+            f"crop {self.crop} does not fit the stride-8 grid: take a size ≡ 1 (mod 8), such as {lower} or {lower + 8}",
+        )
         _require(
             0 < self.scale_min <= self.scale_max <= 8,
             f"scales {self.scale_min}..{self.scale_max} are no range: need 0 < scale_min <= scale_max <= 8",
@@ -190,7 +189,9 @@ class SolverConfig:
         _require(0 <= self.momentum < 1, f"momentum {self.momentum} must lie in [0, 1)")
         _require(self.momentum > 0 or not self.nesterov, "nesterov needs a momentum above 0, such as 0.9")
         _require(self.weight_decay >= 0, f"weight decay {self.weight_decay} must not be negative")
-        _require(self.class_balance >= 0, f"class_balance {self.class_balance} must not be negative; 0 leaves it out")
+        _require(
+            0 <= self.class_balance <= 1, f"class_balance {self.class_balance} must lie in [0, 1]; 0 leaves it out"
+        )
 
 
 @dataclass(frozen=True)
@@ -351,8 +352,9 @@ class Config:
         if iteration >= self.small_iterations:
             return self.augment
         full = self.augment
-        factor = full.small_crop / full.crop
-        return replace(full, crop=full.small_crop, scale_min=full.scale_min * factor, scale_max=full.scale_max * factor)
+        crop = max(17, 8 * round((full.crop - 1) * full.small_scale / 8) + 1)
+        factor = crop / full.crop
+        return replace(full, crop=crop, scale_min=full.scale_min * factor, scale_max=full.scale_max * factor)
 
     @property
     def micro_batch(self) -> int:

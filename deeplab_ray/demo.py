@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,13 @@ def run(output: str, iterations: int) -> dict[str, Any]:
 def _beside(work: Callable[..., None], *arguments: Any) -> Iterator[BaseProcess]:
     """`work(*arguments)` in another process beside the block, at whose end that process is gone."""
     process = multiprocessing.get_context("spawn").Process(target=work, args=arguments, daemon=True)
-    # Ctrl-C reaches this process, too, which inherits that it is ignored; it is the parent that ends it.
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C reaches that process, too, which inherits that it is blocked: it is the parent that ends it. Here it waits.
+    resource_tracker.ensure_running()  # which lifts the block when it starts
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         yield process
     finally:
@@ -109,7 +111,11 @@ def _compile(classes: int) -> None:
     DenseCRF(CRFParams()).warm(classes)
 
 
-def _steps(folder: Path, output: Location, config: Config, say: Callable[[str], None]) -> dict[str, Any]:
+def _steps(folder: Path, output: Location, config: Config, print_time_and: Callable[[str], None]) -> dict[str, Any]:
+    def say(text: str) -> None:
+        cli.check_interrupted()
+        print_time_and(text)
+
     say("drawing street scenes, starting Ray")
     with contextlib.ExitStack() as drawing:
         artists = [drawing.enter_context(_beside(_draw, folder, part)) for part in range(_ARTISTS)]

@@ -198,7 +198,9 @@ def iterate_once(measured: ray.data.Dataset, images: int, progress: Callable[[st
             # The actors' start says nothing about how long the rest takes.
             first = last = now
             progress(f"1/{images} images, the first after {now - start:.0f} s")
-        elif now - last > 5 or len(seen) == images:
+        elif len(seen) == images:
+            progress(f"{images}/{images} images in {now - start:.0f} s")
+        elif now - last > 5:
             rate = (len(seen) - 1) / (now - first)
             progress(f"{len(seen)}/{images} images, {rate:.2f} images/s, {(images - len(seen)) / rate:.0f} s left")
             last = now

@@ -143,7 +143,7 @@ _PRESETS = (
         "generated street scenes, ResNet-18 from random weights, the demo's",
         Config(
             ModelConfig("scenes", "resnet18", "largefov", weights="random"),
-            AugmentConfig(crop=97, scale_min=0.9, scale_max=1.1, small_share=0.6, small_crop=65),
+            AugmentConfig(crop=97, scale_min=0.9, scale_max=1.1, small_share=0.6),
             # A random trunk needs a high rate, on which a classifier over its 4608 inputs would diverge.
             SolverConfig(
                 learning_rate=3e-2,

@@ -36,11 +36,9 @@ NONSENSE: list[tuple[Callable[[], Any], str]] = [
     (lambda: RuntimeConfig(precision="fp16"), "precision 'fp16' is not of type"),  # type: ignore[arg-type]
     (lambda: RuntimeConfig(seed=-1), "seed -1 must lie in"),
     (lambda: SolverConfig(classifier_factor=0), "classifier_factor 0 must be above 0"),
-    (lambda: AugmentConfig(small_share=0.5), "crop 0 does not fit the stride-8 grid"),
-    (lambda: AugmentConfig(small_share=0.5, small_crop=66), "crop 66 does not fit the stride-8 grid"),
-    (lambda: AugmentConfig(crop=97, small_share=0.5, small_crop=105), "small_crop 105 must not exceed crop 97"),
-    (lambda: AugmentConfig(small_share=1.5, small_crop=65), r"small_share 1\.5 must lie in \[0, 1\]"),
-    (lambda: SolverConfig(class_balance=-1.0), r"class_balance -1\.0 must not be negative"),
+    (lambda: AugmentConfig(small_scale=0.0), r"small_scale 0\.0 must lie in \(0, 1\]"),
+    (lambda: AugmentConfig(small_share=1.5), r"small_share 1\.5 must lie in \[0, 1\]"),
+    (lambda: SolverConfig(class_balance=-1.0), r"class_balance -1\.0 must lie in \[0, 1\]"),
     (lambda: SolverConfig(power=-0.9), r"power -0\.9 must not be negative"),
     (lambda: SolverConfig(step_every=0), "step_every 0 must be at least 1"),
     (lambda: SolverConfig(step_factor=1.5), r"step_factor 1\.5 must lie in \(0, 1\]"),
@@ -100,6 +98,17 @@ def test_sizes_that_a_refused_crop_is_offered_are_taken(crop: int) -> None:
         AugmentConfig(crop=upper)
     else:
         assert crop % 8 == 1
+
+
+@pytest.mark.parametrize(("crop", "small"), [(17, 17), (33, 25), (97, 65), (321, 217)])
+def test_the_first_iterations_see_smaller_crops_of_smaller_images(crop: int, small: int) -> None:
+    config = Config(augment=AugmentConfig(crop, 0.5, 1.5, small_share=0.3), solver=SolverConfig(iterations=10))
+    seen = [config.augmentation(iteration) for iteration in range(10)]
+    assert [augment.crop for augment in seen] == 3 * [small] + 7 * [crop]
+    for augment in seen:
+        AugmentConfig(augment.crop)
+        assert augment.scale_max / augment.crop == pytest.approx(1.5 / crop)
+        assert augment.scale_min / augment.crop == pytest.approx(0.5 / crop)
 
 
 def test_batch_is_shared_out_over_workers_and_accumulation() -> None:

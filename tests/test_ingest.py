@@ -77,7 +77,7 @@ def test_workers_see_small_crops_of_smaller_images_first_and_every_sample_in_its
     split = write_split(tmp_path, "1", seed=1)
     config = replace(
         CONFIG,
-        augment=AugmentConfig(crop=33, scale_min=1.1, scale_max=1.3, small_share=0.3, small_crop=17),
+        augment=AugmentConfig(crop=33, scale_min=1.1, scale_max=1.3, small_share=0.3, small_scale=0.6),
         solver=SolverConfig(batch=4, iterations=10),
         runtime=RuntimeConfig(workers=2),
     )

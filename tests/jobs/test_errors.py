@@ -51,7 +51,7 @@ def mistake(job: str, *arguments: str, **environment: str) -> str:
         (["scenes-resnet19"], "unknown preset 'scenes-resnet19': choose from scenes-resnet18-largefov, "),
         ([PRESET, "--data", "d", "--output", "o", "--crop", "320"], "crop 320 does not fit the stride-8 grid"),
         ([PRESET, "--data", "d", "--output", "o", "--speed", "9"], "unrecognized options: --speed"),
-        ([PRESET, "--data", "d", "--output", "o", "--workers", "3"], "batch 4 is not divisible by workers"),
+        ([PRESET, "--data", "d", "--output", "o", "--workers", "3"], "batch 8 is not divisible by workers"),
         ([PRESET, "--data", "d"], "missing from train.py: --output"),
         ([], "name a preset first, or give --config FILE"),
     ],

@@ -200,6 +200,15 @@ def test_data_of_another_dataset_is_refused_before_anything_starts(tmp_path: Pat
         trainer.run(CONFIG, str(tmp_path), str(tmp_path / "run"))
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C interrupts, also where a shell has started the tests in the background."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_leaves_what_ray_would_finish() -> None:
     threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt):
