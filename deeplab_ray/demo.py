@@ -111,10 +111,10 @@ def _compile(classes: int) -> None:
     DenseCRF(CRFParams()).warm(classes)
 
 
-def _steps(folder: Path, output: Location, config: Config, print_time_and: Callable[[str], None]) -> dict[str, Any]:
+def _steps(folder: Path, output: Location, config: Config, tell: Callable[[str], None]) -> dict[str, Any]:
     def say(text: str) -> None:
         cli.check_interrupted()
-        print_time_and(text)
+        tell(text)
 
     say("drawing street scenes, starting Ray")
     with contextlib.ExitStack() as drawing:

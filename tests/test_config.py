@@ -106,7 +106,6 @@ def test_the_first_iterations_see_smaller_crops_of_smaller_images(crop: int, sma
     seen = [config.augmentation(iteration) for iteration in range(10)]
     assert [augment.crop for augment in seen] == 3 * [small] + 7 * [crop]
     for augment in seen:
-        AugmentConfig(augment.crop)
         assert augment.scale_max / augment.crop == pytest.approx(1.5 / crop)
         assert augment.scale_min / augment.crop == pytest.approx(0.5 / crop)
 
