@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deeplab_ray.config import AugmentConfig
+from deeplab_ray.config.recipe import AugmentConfig
 from deeplab_ray.datasets.base import IGNORE
 
 _MEAN_COLOUR = (123, 117, 104)

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from deeplab_ray import datasets
 from deeplab_ray.datasets import Dataset
 from deeplab_ray.errors import UserError
-from deeplab_ray.storage import Location, locate
+from deeplab_ray.storage.location import Location, locate
 
 SCHEMA = pa.schema(
     [

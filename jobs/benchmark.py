@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from deeplab_ray import cli, presets
+from deeplab_ray import cli
 from deeplab_ray.benchmarks import crf as benchmark
 from deeplab_ray.errors import UserError
+from deeplab_ray.presets import paper as presets
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,9 @@ pip install uv && uv run --no-dev --extra demo jobs/demo.py
 import dataclasses
 from typing import Any
 
-from deeplab_ray import cli, demo, presets
+from deeplab_ray import cli
+from deeplab_ray.local import demo
+from deeplab_ray.presets import paper as presets
 
 
 @dataclasses.dataclass(frozen=True)

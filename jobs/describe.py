@@ -8,8 +8,9 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from deeplab_ray import cli, datasets, presets
+from deeplab_ray import cli, datasets
 from deeplab_ray.errors import UserError
+from deeplab_ray.presets import paper as presets
 
 
 @dataclasses.dataclass(frozen=True)

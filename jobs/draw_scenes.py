@@ -6,11 +6,11 @@ python jobs/draw_scenes.py --output scenes --train 200 --val 40 --height 192 --w
 from dataclasses import dataclass
 from typing import Any
 
-from deeplab_ray import presets
 from deeplab_ray.cli import parse, run_job
-from deeplab_ray.datasets.scenes import draw
 from deeplab_ray.errors import UserError
-from deeplab_ray.storage import check_access, check_folder, locate
+from deeplab_ray.presets import paper as presets
+from deeplab_ray.scenes.draw import draw
+from deeplab_ray.storage.location import check_access, check_folder, locate
 
 
 @dataclass(frozen=True)

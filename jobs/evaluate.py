@@ -6,12 +6,14 @@ On a cluster: ray job submit --working-dir . -- python jobs/evaluate.py … (the
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from deeplab_ray import cli, presets
-from deeplab_ray.config import CRFParams, InferenceConfig, TestConfig, load
+from deeplab_ray import cli
+from deeplab_ray.config.recipe import FLAT, CRFParams, InferenceConfig, TestConfig, load
 from deeplab_ray.errors import UserError
-from deeplab_ray.storage import check_access, locate
+from deeplab_ray.on_ray import session
+from deeplab_ray.presets import paper as presets
+from deeplab_ray.storage.location import check_access, locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Args:
     """A checkpoint's folder, or a training run's (its newest checkpoint); a local path or s3:// URI."""
     data: str
     """Output of jobs/prepare.py: a local path or s3:// URI."""
-    resources: InferenceConfig
+    resources: Annotated[InferenceConfig, FLAT]
     split: str = "val"
     """Split to measure on."""
     output: str = ""
@@ -53,7 +55,7 @@ def _test(args: Args) -> TestConfig | None:
     """The checkpoint's options with those of the command line in their place; None where it names none."""
     if not (args.test_scales or args.test_mirror or args.tile) and args.tile_overlap is None:
         return None
-    from deeplab_ray.training import checkpoint
+    from deeplab_ray.models import checkpoint
 
     own = checkpoint.read_meta(checkpoint.find(args.checkpoint)).config.test
     if args.tile_overlap is not None and not (args.tile or own.tile):
@@ -76,13 +78,13 @@ def main() -> dict[str, Any]:
     crf = _crf(args.crf)
     check_access(locate(args.checkpoint))
     test = _test(args)
-    cli.set_environment()
-    from deeplab_ray import evaluation
+    session.set_environment()
+    from deeplab_ray.on_ray.infer import evaluate as evaluation
     from deeplab_ray.report import format_table
 
     output = args.output or evaluation.default_output(args.checkpoint, args.split)
     evaluation.check_output(output)
-    cli.start_ray()
+    session.start_ray()
     result = evaluation.evaluate(args.checkpoint, args.data, args.split, crf, args.precision, test, args.resources)
     # Before anything can go wrong with writing.
     print(format_table(result.dataset.classes, result.confusion, result.confusion_crf), flush=True)

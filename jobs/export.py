@@ -8,9 +8,10 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from deeplab_ray import cli, presets
+from deeplab_ray import cli
 from deeplab_ray.errors import UserError
-from deeplab_ray.storage import check_access, locate
+from deeplab_ray.presets import paper as presets
+from deeplab_ray.storage.location import check_access, locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +35,8 @@ def main() -> dict[str, Any]:
     check_access(locate(args.checkpoint), output)
     if output.exists() and not args.overwrite:
         raise UserError(f"{args.output} exists: give another --output, or --overwrite")
-    from deeplab_ray.models.onnx_export import export
-    from deeplab_ray.training import checkpoint
+    from deeplab_ray.models import checkpoint
+    from deeplab_ray.models.export import export
 
     place = checkpoint.find(args.checkpoint)
     model, meta = checkpoint.load_model(place)

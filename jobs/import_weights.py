@@ -11,9 +11,10 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from deeplab_ray import cli, datasets, presets
+from deeplab_ray import cli, datasets
 from deeplab_ray.errors import UserError
-from deeplab_ray.storage import check_access, locate
+from deeplab_ray.presets import paper as presets
+from deeplab_ray.storage.location import check_access, locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +48,8 @@ def main() -> dict[str, Any]:
     source = locate(args.file)
     check_access(source, locate(args.output))
     model = dataclasses.replace(config.model, dataset=dataset.name, weights=source.uri)
-    from deeplab_ray.models.sources import format_report
-    from deeplab_ray.training.importing import import_weights
+    from deeplab_ray.models.weights.importing import import_weights
+    from deeplab_ray.models.weights.mapping import format_report
 
     imported = import_weights(dataclasses.replace(config, model=model), dataset.classes, args.output, args.seed)
     print(format_report(imported.report))

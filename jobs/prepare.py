@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from deeplab_ray import datasets, presets
-from deeplab_ray.cli import parse, run_job, start_ray
+from deeplab_ray import datasets
+from deeplab_ray.cli import parse, run_job
+from deeplab_ray.on_ray.session import start_ray
+from deeplab_ray.presets import paper as presets
 
 DESCRIPTION = (
     "Check a dataset's images and labels and write them as shards.\n\nDatasets:\n"
@@ -40,7 +42,7 @@ def main() -> dict[str, Any]:
     args = parse(Args, prog="prepare.py", description=DESCRIPTION)
     datasets.get(args.dataset)
     start_ray()
-    from deeplab_ray.prepare import prepare
+    from deeplab_ray.on_ray.prepare import prepare
 
     manifests = prepare(
         args.dataset,

@@ -4,11 +4,13 @@ uv run jobs/search_crf.py --checkpoint s3://bucket/runs/camvid-1 --data s3://buc
 """
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
-from deeplab_ray import cli, presets
-from deeplab_ray.config import InferenceConfig, to_json
-from deeplab_ray.storage import check_access, check_file, locate
+from deeplab_ray import cli
+from deeplab_ray.config.recipe import FLAT, InferenceConfig, to_json
+from deeplab_ray.on_ray import session
+from deeplab_ray.presets import paper as presets
+from deeplab_ray.storage.location import check_access, check_file, locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Args:
     """Output of jobs/prepare.py: a local path or s3:// URI."""
     output: str
     """File for the best parameters (JSON), which jobs/evaluate.py takes as --crf; a local path or s3:// URI."""
-    resources: InferenceConfig
+    resources: Annotated[InferenceConfig, FLAT]
     split: str = "train"
     """Split to search on."""
     images: int = 100
@@ -36,8 +38,8 @@ def main() -> dict[str, Any]:
     output = locate(args.output)
     check_access(output)
     check_file(output)
-    cli.start_ray()
-    from deeplab_ray import evaluation
+    session.start_ray()
+    from deeplab_ray.on_ray.infer import evaluate as evaluation
 
     search = evaluation.search_crf(args.checkpoint, args.data, args.split, args.images, args.resources)
     print(evaluation.format_crf_search(search))

@@ -11,10 +11,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from deeplab_ray import cli, presets
-from deeplab_ray.embedded_s3 import EmbeddedS3
+from deeplab_ray import cli
 from deeplab_ray.errors import UserError
-from deeplab_ray.storage import check_folder, locate
+from deeplab_ray.local.s3_server import EmbeddedS3
+from deeplab_ray.presets import paper as presets
+from deeplab_ray.storage.location import check_folder, locate
 
 
 @dataclasses.dataclass(frozen=True)

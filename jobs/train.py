@@ -7,15 +7,17 @@ On a cluster: ray job submit --working-dir . -- python jobs/train.py … (the sa
 
 import dataclasses
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 from tyro import MISSING
 from tyro.conf import Positional
 
-from deeplab_ray import cli, presets
-from deeplab_ray.config import Config
+from deeplab_ray import cli
+from deeplab_ray.config.recipe import FLAT, Config
+from deeplab_ray.on_ray import session
+from deeplab_ray.presets import paper as presets
 from deeplab_ray.shards import open_split
-from deeplab_ray.storage import check_access, locate
+from deeplab_ray.storage.location import check_access, locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Args:
     """Output of jobs/prepare.py: a local path or s3:// URI."""
     output: str
     """Folder of this run: checkpoints, config.json, TensorBoard events; a local path or s3:// URI."""
-    settings: Config
+    settings: Annotated[Config, FLAT]
     config: str = ""
     """Path or URI of a saved config.json or best.json, in the place of the preset."""
     resume: bool = False
@@ -54,8 +56,8 @@ def main() -> dict[str, Any]:
     # `trainer.run` checks, too; here a mistake is told before Ray has to start.
     check_access(locate(args.data), locate(args.output))
     open_split(args.data, args.train_split)
-    cli.start_ray()
-    from deeplab_ray.training import trainer
+    session.start_ray()
+    from deeplab_ray.on_ray.train import driver as trainer
 
     result = trainer.run(args.settings, args.data, args.output, args.resume, args.train_split, args.validation_split)
     return {

@@ -8,13 +8,15 @@ On a cluster: ray job submit --working-dir . -- python jobs/tune.py … (the sam
 
 import dataclasses
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 from tyro import MISSING
 from tyro.conf import Positional
 
-from deeplab_ray import cli, presets
-from deeplab_ray.config import Config, SearchConfig
+from deeplab_ray import cli
+from deeplab_ray.config.recipe import FLAT, Config, SearchConfig
+from deeplab_ray.on_ray import session
+from deeplab_ray.presets import paper as presets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +27,8 @@ class Args:
     """Output of jobs/prepare.py: a local path or s3:// URI; trials train on "train" and are judged on "val"."""
     output: str
     """Folder of this search: best.json, trials.json and the trials; a local path or s3:// URI."""
-    settings: Config
-    search: SearchConfig
+    settings: Annotated[Config, FLAT]
+    search: Annotated[SearchConfig, FLAT]
     config: str = ""
     """Path or URI of a saved config.json, in the place of the preset."""
 
@@ -40,8 +42,8 @@ def main() -> dict[str, Any]:
         argv=argv,
         default=Args(preset, MISSING, MISSING, config, SearchConfig()),
     )
-    cli.start_ray()
-    from deeplab_ray import tuning
+    session.start_ray()
+    from deeplab_ray.on_ray.tune import search as tuning
 
     trials, best = tuning.run(args.settings, args.search, args.data, args.output)
     print(tuning.format_trials(trials))

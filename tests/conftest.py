@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from deeplab_ray.cli import set_environment, start_ray
-from deeplab_ray.datasets import scenes
-from deeplab_ray.embedded_s3 import EmbeddedS3
-from deeplab_ray.prepare import prepare
-from deeplab_ray.storage import locate
+from deeplab_ray.local.s3_server import EmbeddedS3
+from deeplab_ray.on_ray.prepare import prepare
+from deeplab_ray.on_ray.session import set_environment, start_ray
+from deeplab_ray.scenes import draw as scenes
+from deeplab_ray.storage.location import locate
 
 # Ray looks at these when it is imported, which test files do before any fixture runs.
 os.environ["RAY_AUTH_MODE"] = "disabled"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deeplab_ray.augment import augment, epoch_order, sample_rng
-from deeplab_ray.config import AugmentConfig
+from deeplab_ray.config.recipe import AugmentConfig
 
 MEAN = (123, 117, 104)
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from deeplab_ray.cli import parse, run_job, start_ray
+from deeplab_ray.cli import parse, run_job
 from deeplab_ray.errors import UserError
+from deeplab_ray.on_ray.session import start_ray
 
 
 def end_of(main: Callable[[], dict[str, Any]], capfd: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -191,7 +192,7 @@ def test_workers_start_from_a_path_with_a_space(tmp_path: Path) -> None:
     (tmp_path / "my projects").symlink_to(sys.prefix)
     code = (
         "import ray, sys\n"
-        "from deeplab_ray.cli import start_ray\n"
+        "from deeplab_ray.on_ray.session import start_ray\n"
         "start_ray(cpus=1)\n"
         "task = ray.remote(runtime_env={'env_vars': {'ANY': '1'}})(lambda: sys.executable)\n"
         "print(ray.get(task.remote(), timeout=120))"

@@ -1,4 +1,4 @@
-"""Imports go downwards only, and below the orchestration layer nothing needs Ray (DESIGN.md, "Layers")."""
+"""One floor a folder: arrows of import go down only, wherever in a file they stand, and Ray is known upstairs alone."""
 
 import ast
 import subprocess
@@ -6,38 +6,55 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 PACKAGE = Path(__file__).parents[1] / "deeplab_ray"
 
-# Everything that may know Ray. What is not named here works on a machine where Ray is not installed.
-ORCHESTRATION = {
-    "deeplab_ray.capacity",
-    "deeplab_ray.cli",
-    "deeplab_ray.demo",
-    "deeplab_ray.evaluation",
-    "deeplab_ray.inference",
-    "deeplab_ray.ingest",
-    "deeplab_ray.prepare",
-    "deeplab_ray.training.trainer",
-    "deeplab_ray.training.worker",
-    "deeplab_ray.tuning",
-}
+# From the ground up. A room may import from itself and from those before it.
+FLOORS = (
+    "errors",
+    "machine",
+    "checks",
+    "storage",
+    "crf",
+    "config",
+    "metrics",
+    "scenes",
+    "datasets",
+    "shards",
+    "augment",
+    "models",
+    "training",
+    "report",
+    "presets",
+    "cli",
+    "on_ray",
+    "benchmarks",
+    "local",
+)
+KNOW_RAY = {"on_ray", "benchmarks", "local"}
+CRF_NEEDS_NONE_OF = ("ray", "torch", "torchvision", "pyarrow", "boto3", "botocore", "tyro", "PIL")
+# The engines that are made of another package.
+OTHER_ENGINES = {"deeplab_ray.crf.torch_backend", "deeplab_ray.crf.pydensecrf_backend"}
 
-# Stands in for a machine without Ray: any attempt to import it fails as it would there.
-WITHOUT_RAY = """
+# Stands in for a machine without the packages named first: any attempt to import one fails as it would there.
+WITHOUT = """
 import importlib, sys
 
-class NoRay:
+missing = sys.argv[1].split(",")
+
+class Missing:
     def find_spec(self, name, path=None, target=None):
-        if name == "ray" or name.startswith("ray."):
+        if name.split(".")[0] in missing:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-sys.meta_path.insert(0, NoRay())
-for name in sys.argv[1:]:
+sys.meta_path.insert(0, Missing())
+for name in sys.argv[2:]:
     importlib.import_module(name)
 """
 
 
-def _modules() -> dict[str, Path]:
+def modules() -> dict[str, Path]:
     names = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
@@ -45,8 +62,8 @@ def _modules() -> dict[str, Path]:
     return names
 
 
-def _imports(path: Path) -> Iterator[str]:
-    """Names of all modules that a file imports anywhere in it, functions included."""
+def imports(path: Path) -> Iterator[str]:
+    """Names of all modules that a file imports anywhere in it, functions included; also by their names in a text."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -54,27 +71,46 @@ def _imports(path: Path) -> Iterator[str]:
             assert node.level == 0, f"{path}: write absolute imports"
             yield node.module or ""
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
+            yield from (part.value for part in ast.walk(node.args[0]) if isinstance(part, ast.Constant))
 
 
-def _import_without_ray(names: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", WITHOUT_RAY, *names], capture_output=True, text=True, timeout=120)
+def room(module: str) -> str:
+    """deeplab_ray.models.grid → models; the package itself → ""."""
+    return module.split(".")[1] if module.count(".") else ""
 
 
-def test_everything_below_orchestration_imports_where_ray_is_not_installed() -> None:
-    lower = [name for name in _modules() if name not in ORCHESTRATION]
-    assert {f"deeplab_ray.{name}" for name in ("models", "crf", "metrics", "augment")} <= set(lower)
-    attempt = _import_without_ray(lower)
+def run_without(packages: tuple[str, ...], names: list[str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", WITHOUT, ",".join(packages), *names]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_every_room_has_its_floor() -> None:
+    assert {room(name) for name in modules()} - {""} == set(FLOORS)
+
+
+@pytest.mark.parametrize("name", modules())
+def test_imports_go_down(name: str) -> None:
+    here = room(name)
+    for imported in imports(modules()[name]):
+        if imported.split(".")[0] == "ray":
+            assert here in KNOW_RAY, f"{name} imports Ray"
+        if imported.startswith("deeplab_ray.") and here and (there := room(imported)) in FLOORS:
+            assert FLOORS.index(there) <= FLOORS.index(here), f"{name} imports {imported}, which is upstairs"
+
+
+def test_what_is_below_ray_imports_where_ray_is_not_installed() -> None:
+    lower = [name for name in modules() if room(name) not in KNOW_RAY]
+    attempt = run_without(("ray",), lower)
     assert attempt.returncode == 0, attempt.stderr
 
 
-def test_the_stand_in_for_a_missing_ray_does_refuse_it() -> None:
-    assert "No module named 'ray'" in _import_without_ray(["ray"]).stderr
+def test_the_crf_imports_with_numpy_and_numba_alone() -> None:
+    names = [name for name in modules() if room(name) == "crf" and name not in OTHER_ENGINES]
+    attempt = run_without(CRF_NEEDS_NONE_OF, names)
+    assert attempt.returncode == 0, attempt.stderr
 
 
-def test_only_orchestration_imports_ray_or_itself() -> None:
-    for name, path in _modules().items():
-        if name in ORCHESTRATION:
-            continue
-        imported = set(_imports(path))
-        assert not {i for i in imported if i == "ray" or i.startswith("ray.")}, f"{name} imports Ray"
-        assert not imported & ORCHESTRATION, f"{name} imports from the layer above"
+@pytest.mark.parametrize("package", ["ray", "torch"])
+def test_the_stand_in_for_a_missing_package_does_refuse_it(package: str) -> None:
+    assert f"No module named {package!r}" in run_without((package,), [package]).stderr

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from deeplab_ray import datasets
-from deeplab_ray.embedded_s3 import EmbeddedS3
 from deeplab_ray.errors import UserError
+from deeplab_ray.local.s3_server import EmbeddedS3
 from deeplab_ray.shards import SCHEMA, Bad, Manifest, Shard, open_split, write_shard
-from deeplab_ray.storage import Location, locate
+from deeplab_ray.storage.location import Location, locate
 
 
 def rows(start: int, stop: int) -> Iterator[dict[str, Any]]:

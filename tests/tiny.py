@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from deeplab_ray.config import AugmentConfig, Config, CRFParams, ModelConfig, RuntimeConfig, SolverConfig
+from deeplab_ray.config.recipe import AugmentConfig, Config, CRFParams, ModelConfig, RuntimeConfig, SolverConfig
 from deeplab_ray.models import DeepLab, calibrate_frozen_norms
-from deeplab_ray.training import checkpoint as checkpoints
+from deeplab_ray.models import checkpoint as checkpoints
 from deeplab_ray.training.optimizer import build_optimizer
 
 HEIGHT, WIDTH = 12, 20

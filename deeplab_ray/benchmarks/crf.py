@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deeplab_ray.config import CRFParams
+from deeplab_ray.config.recipe import CRFParams
 from deeplab_ray.crf.model import TOLERANCE, Backend, DenseCRF
-from deeplab_ray.datasets import scenes
 from deeplab_ray.errors import UserError
+from deeplab_ray.scenes import draw as scenes
 
 Size = Literal["camvid", "voc", "cityscapes"]
 Letter = Literal["A", "B", "C"]

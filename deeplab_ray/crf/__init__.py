@@ -6,8 +6,7 @@ crf = DenseCRF(PAPER_CRFS["deeplab-v2-resnet101-voc12"])
 beliefs = crf.refine(image, probabilities)  # uint8 H×W×3, float32 C×H×W → float32 C×H×W
 """
 
-from deeplab_ray.config import CRFParams
 from deeplab_ray.crf.model import DenseCRF
-from deeplab_ray.presets import PAPER_CRFS
+from deeplab_ray.crf.params import PAPER_CRFS, CRFParams
 
 __all__ = ["PAPER_CRFS", "CRFParams", "DenseCRF"]

@@ -8,8 +8,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from deeplab_ray.config import CRFParams
 from deeplab_ray.crf.checks import check_classes, check_compatibility, check_image, check_planes
+from deeplab_ray.crf.params import CRFParams
 
 Backend = Literal["numba", "torch", "pydensecrf"]
 

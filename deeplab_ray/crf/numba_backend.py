@@ -29,10 +29,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab_ray.config import CRFParams
 from deeplab_ray.crf import kernels, lattice
 from deeplab_ray.crf.checks import SMALLEST, check_values
 from deeplab_ray.crf.lattice import HashBuffers, Lattice
+from deeplab_ray.crf.params import CRFParams
 from deeplab_ray.crf.simd import as_rows
 
 _PLANS = 4

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab_ray.config import CRFParams
 from deeplab_ray.crf.checks import SMALLEST, check_values, measure_values
+from deeplab_ray.crf.params import CRFParams
 from deeplab_ray.errors import UserError
 
 

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deeplab_ray.config import CRFParams
 from deeplab_ray.crf.checks import SMALLEST, check_values, measure_values
 from deeplab_ray.crf.lattice import elevation, pack
+from deeplab_ray.crf.params import CRFParams
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from deeplab_ray.datasets.base import IGNORE, Dataset, Pair, decode_image
 from deeplab_ray.datasets.camvid import CAMVID
 from deeplab_ray.datasets.cityscapes import CITYSCAPES
-from deeplab_ray.datasets.scenes_dataset import SCENES
+from deeplab_ray.datasets.scenes import SCENES
 from deeplab_ray.datasets.voc12 import VOC12
 from deeplab_ray.errors import UserError
 

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
-from deeplab_ray.storage import Location
+from deeplab_ray.storage.location import Location
 
 IGNORE = 255
 """Train id of pixels that take no part in training and measuring."""

@@ -6,7 +6,7 @@ Brostow, Fauqueur, Cipolla: Semantic object classes in video, 2009; labels merge
 
 from deeplab_ray.datasets.base import IGNORE, Dataset, Pair, match_pairs
 from deeplab_ray.errors import UserError
-from deeplab_ray.storage import Location
+from deeplab_ray.storage.location import Location
 
 _CLASSES: dict[str, tuple[int, int, int]] = {
     "sky": (128, 128, 128),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from deeplab_ray.datasets.base import IGNORE, Dataset, Pair, match_pairs
 from deeplab_ray.errors import UserError
-from deeplab_ray.storage import Location
+from deeplab_ray.storage.location import Location
 
 
 class Label(NamedTuple):

@@ -7,7 +7,7 @@ labels lie in SegmentationClassAug, as usually handed round, or with the others 
 
 from deeplab_ray.datasets.base import IGNORE, Dataset, Pair
 from deeplab_ray.errors import UserError
-from deeplab_ray.storage import Location
+from deeplab_ray.storage.location import Location
 
 _CLASSES = (
     "background",

@@ -1,10 +1,10 @@
 """The networks: trunks, the heads of the paper and FCN's, multi-scale inputs, and their weights."""
 
-from deeplab_ray.models.deeplab import DeepLab
-from deeplab_ray.models.geometry import STRIDE, grid_size, labels_at_stride, pad_to_grid, upsample_scores
-from deeplab_ray.models.resnet import calibrate_frozen_norms
-from deeplab_ray.models.testtime import score_images
-from deeplab_ray.models.weights import build
+from deeplab_ray.models.grid import STRIDE, grid_size, labels_at_stride, pad_to_grid, upsample_scores
+from deeplab_ray.models.networks.deeplab_v2 import DeepLab
+from deeplab_ray.models.scoring import score_images
+from deeplab_ray.models.trunks.resnet import calibrate_frozen_norms
+from deeplab_ray.models.weights.load import build
 
 __all__ = [
     "STRIDE",

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from deeplab_ray.config import FCN_HEADS, ModelConfig
-from deeplab_ray.models.deeplab import DeepLab
-from deeplab_ray.models.geometry import STRIDE
-from deeplab_ray.models.resnet import FrozenBatchNorm2d
+from deeplab_ray.config.recipe import FCN_HEADS, ModelConfig
+from deeplab_ray.models.grid import STRIDE
+from deeplab_ray.models.networks.deeplab_v2 import DeepLab
+from deeplab_ray.models.trunks.resnet import FrozenBatchNorm2d
 
 
 @dataclass(frozen=True)

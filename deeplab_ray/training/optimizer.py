@@ -2,7 +2,7 @@
 
 from torch import nn, optim
 
-from deeplab_ray.config import SolverConfig
+from deeplab_ray.config.recipe import SolverConfig
 
 
 def build_optimizer(model: nn.Module, solver: SolverConfig, fused: bool | None = None) -> optim.SGD:

@@ -1,6 +1,6 @@
 """The learning rate at an iteration."""
 
-from deeplab_ray.config import SolverConfig
+from deeplab_ray.config.recipe import SolverConfig
 
 
 def learning_rate(solver: SolverConfig, iteration: int) -> float:

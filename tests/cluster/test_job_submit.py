@@ -24,9 +24,9 @@ import pytest
 import tiny
 
 from deeplab_ray import datasets
-from deeplab_ray.datasets import scenes
-from deeplab_ray.embedded_s3 import EmbeddedS3
-from deeplab_ray.storage import locate
+from deeplab_ray.local.s3_server import EmbeddedS3
+from deeplab_ray.scenes import draw as scenes
+from deeplab_ray.storage.location import locate
 
 # One process of pytest starts one head for all.
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.xdist_group("head")]

@@ -10,7 +10,7 @@ from fields import scene
 from tiny import png
 
 from deeplab_ray.crf import CRFParams
-from deeplab_ray.inference import Measurer
+from deeplab_ray.on_ray.infer.pipeline import Measurer
 
 
 def scored_row(seed: int) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from PIL import Image
 from deeplab_ray import datasets
 from deeplab_ray.datasets import Pair
 from deeplab_ray.datasets.cityscapes import LABEL_OF_NAME, LABEL_OF_TRAIN_ID, LABELS
-from deeplab_ray.datasets.scenes import CLASS_IDS
 from deeplab_ray.errors import UserError
-from deeplab_ray.storage import locate
+from deeplab_ray.scenes.draw import CLASS_IDS
+from deeplab_ray.storage.location import locate
 
 
 def touch(folder: Path, *names: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deeplab_ray import presets
+from deeplab_ray.presets import paper as presets
 
 JOBS = Path(__file__).parents[2] / "jobs"
 # benchmark's flags are those of its subcommands.

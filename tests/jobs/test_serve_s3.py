@@ -24,7 +24,7 @@ def test_what_it_keeps_is_there_after_a_restart_and_its_keys_are_new(tmp_path: P
             assert file.stat().st_mode & 0o077 == 0
             keys.add(file.read_text())
             use = (
-                "from deeplab_ray.storage import locate\n"
+                "from deeplab_ray.storage.location import locate\n"
                 f"(locate('s3://tried') / '{name}').write_bytes(b'kept')\n"
                 "print(locate('s3://tried').files())"
             )

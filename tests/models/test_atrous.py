@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deeplab_ray.config import SolverConfig
+from deeplab_ray.config.recipe import SolverConfig
 from deeplab_ray.models import atrous
 from deeplab_ray.models.atrous import AtrousConv2d, lay_out_by_taps
 from deeplab_ray.training.optimizer import build_optimizer

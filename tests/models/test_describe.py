@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from deeplab_ray.config import ModelConfig
+from deeplab_ray.config.recipe import ModelConfig
 from deeplab_ray.models import DeepLab
 from deeplab_ray.models.describe import Description, describe
 

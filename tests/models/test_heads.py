@@ -8,11 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from deeplab_ray.config import ModelConfig, RuntimeConfig, SolverConfig
-from deeplab_ray.models import DeepLab, fcn, upsample_scores
-from deeplab_ray.models.geometry import deconvolve
-from deeplab_ray.models.heads import BRANCHES, ResNetHead, VGGHead
-from deeplab_ray.models.multiscale import MSCScores, multiscale
+from deeplab_ray.config.recipe import ModelConfig, RuntimeConfig, SolverConfig
+from deeplab_ray.models import DeepLab, upsample_scores
+from deeplab_ray.models.grid import deconvolve
+from deeplab_ray.models.heads.branches import BRANCHES, ResNetHead, VGGHead
+from deeplab_ray.models.heads.multiscale import MSCScores, multiscale
+from deeplab_ray.models.networks import fcn
 from deeplab_ray.training.optimizer import build_optimizer
 from deeplab_ray.training.step import train_step
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from deeplab_ray import presets
-from deeplab_ray.config import FCN_HEADS, HEADS, ModelConfig
+from deeplab_ray.config.recipe import FCN_HEADS, HEADS, ModelConfig
 from deeplab_ray.errors import UserError
 from deeplab_ray.models import (
     DeepLab,
@@ -19,7 +18,8 @@ from deeplab_ray.models import (
     pad_to_grid,
     upsample_scores,
 )
-from deeplab_ray.models.resnet import FrozenBatchNorm2d
+from deeplab_ray.models.trunks.resnet import FrozenBatchNorm2d
+from deeplab_ray.presets import paper as presets
 
 EVERY = [(backbone, head) for backbone, heads in HEADS.items() for head in heads]
 DENSE = [(backbone, head) for backbone, head in EVERY if head not in FCN_HEADS]

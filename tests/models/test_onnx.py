@@ -5,9 +5,9 @@ import onnxruntime
 import pytest
 import torch
 
-from deeplab_ray.config import ModelConfig
+from deeplab_ray.config.recipe import ModelConfig
 from deeplab_ray.models import DeepLab, calibrate_frozen_norms, upsample_scores
-from deeplab_ray.models.onnx_export import export
+from deeplab_ray.models.export import export
 
 
 @pytest.mark.parametrize(("msc", "alignment"), [(False, "corners"), (True, "corners"), (True, "centres")])

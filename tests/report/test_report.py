@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import deeplab_ray.datasets
-from deeplab_ray.config import Config
+from deeplab_ray.config.recipe import Config
 from deeplab_ray.metrics import confusion_matrix, mean_iou, pixel_accuracy
 from deeplab_ray.report import EvaluationReport, GalleryRow, format_table, gallery_strip, write_report
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from deeplab_ray.config import HEADS, ModelConfig, SolverConfig
+from deeplab_ray.config.recipe import HEADS, ModelConfig, SolverConfig
 from deeplab_ray.models import DeepLab
 from deeplab_ray.training.optimizer import build_optimizer, set_rate
 

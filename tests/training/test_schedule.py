@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from deeplab_ray.config import SolverConfig
+from deeplab_ray.config.recipe import SolverConfig
 from deeplab_ray.training.schedule import learning_rate
 
 

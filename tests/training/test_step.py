@@ -10,7 +10,7 @@ from torch import Tensor, distributed, multiprocessing
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from deeplab_ray.config import ModelConfig, RuntimeConfig, SolverConfig
+from deeplab_ray.config.recipe import ModelConfig, RuntimeConfig, SolverConfig
 from deeplab_ray.models import DeepLab, calibrate_frozen_norms
 from deeplab_ray.training.optimizer import build_optimizer, set_rate
 from deeplab_ray.training.step import class_weights, train_step

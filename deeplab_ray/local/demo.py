@@ -1,0 +1,153 @@
+"""The demo: every part once, on one machine, with nothing but what the package brings."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from deeplab_ray import cli, datasets
+from deeplab_ray.config.recipe import Config
+from deeplab_ray.crf import CRFParams, DenseCRF
+from deeplab_ray.errors import UserError
+from deeplab_ray.local.s3_server import EmbeddedS3
+from deeplab_ray.machine import usable_cpus
+from deeplab_ray.on_ray import session
+from deeplab_ray.presets import paper as presets
+from deeplab_ray.scenes import draw as scenes
+from deeplab_ray.storage.location import Location, check_folder, locate
+
+PRESET = "scenes-resnet18-largefov"
+WORKERS = 2
+SCENES = {"train": 200, "val": 40}
+# No seed on which the preset was found.
+SEED = 31
+HEIGHT, WIDTH = 128, 256
+_STRIP_ROWS = 3
+_ARTISTS = 2
+# Of a user's shell or of `ray job submit`: the demo has a Ray and an S3 of its own.
+_NOT_OURS = ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "AWS_PROFILE")
+
+
+def run(output: str, iterations: int) -> dict[str, Any]:
+    """Draw, prepare, train, evaluate and report into the folder `output`; returns what the job prints as RESULT.
+
+    Starts an S3 server and a Ray of its own, and ends both, also when it is interrupted.
+    """
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - started:4.0f} s] {text}", flush=True)
+
+    config = presets.get(PRESET).config
+    config = replace(
+        config,
+        solver=replace(config.solver, iterations=iterations),
+        runtime=replace(config.runtime, workers=WORKERS),
+    )
+    place = locate(output)
+    check_folder(place)
+    if place.is_s3:
+        raise UserError(f"--output {output} would go with the demo's S3 server: give a local folder")
+    for name in _NOT_OURS:
+        os.environ.pop(name, None)
+    try:
+        with EmbeddedS3() as s3, tempfile.TemporaryDirectory(prefix="deeplab-ray-demo-") as folder:
+            os.environ.update(s3.environment)
+            s3.make_bucket("demo")
+            say(f"S3 server is up at {s3.environment['AWS_ENDPOINT_URL']}")
+            try:
+                with _beside(_compile, len(datasets.get("scenes").classes)):
+                    result = _steps(Path(folder), place, config, say)
+            finally:
+                # Not by an import: Ctrl-C may have come in the middle of the first one.
+                if "ray" in sys.modules and hasattr(sys.modules["ray"], "shutdown"):
+                    sys.modules["ray"].shutdown()
+    finally:
+        say("Ray and the S3 server are shut down")
+    return result | {"seconds": round(time.monotonic() - started)}
+
+
+@contextlib.contextmanager
+def _beside(work: Callable[..., None], *arguments: Any) -> Iterator[BaseProcess]:
+    """`work(*arguments)` in another process beside the block, at whose end that process is gone."""
+    process = multiprocessing.get_context("spawn").Process(target=work, args=arguments, daemon=True)
+    # Ctrl-C reaches that process, too, which inherits that it is blocked: it is the parent that ends it. Here it waits.
+    resource_tracker.ensure_running()  # which lifts the block when it starts
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
+def _draw(folder: Path, part: int) -> None:
+    """Draw every _ARTISTS-th scene."""
+    for split, count in SCENES.items():
+        for number in range(part, count, _ARTISTS):
+            scenes.write_scene(locate(folder), split, number, HEIGHT, WIDTH, SEED)
+
+
+def _compile(classes: int) -> None:
+    """Compile the CRF's kernels in time that nobody else wants.
+
+    It is long done when evaluation's actors want them; if it is not, they wait for it.
+    """
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        os.nice(19)
+    DenseCRF(CRFParams()).warm(classes)
+
+
+def _steps(folder: Path, output: Location, config: Config, tell: Callable[[str], None]) -> dict[str, Any]:
+    def say(text: str) -> None:
+        cli.check_interrupted()
+        tell(text)
+
+    say("drawing street scenes, starting Ray")
+    with contextlib.ExitStack() as drawing:
+        artists = [drawing.enter_context(_beside(_draw, folder, part)) for part in range(_ARTISTS)]
+        session.start_ray(cpus=max(2, usable_cpus()))
+        from deeplab_ray.on_ray.infer import evaluate as evaluation
+        from deeplab_ray.on_ray.prepare import prepare
+        from deeplab_ray.on_ray.train import driver as trainer
+        from deeplab_ray.report import format_table, gallery_strip
+
+        cli.check_interrupted()
+        for artist in artists:
+            artist.join()
+            if artist.exitcode:
+                raise RuntimeError(f"drawing the scenes ended with exit code {artist.exitcode}")
+    say(f"drew {SCENES['train']} scenes to train on and {SCENES['val']} to validate on; preparing shards")
+    prepare("scenes", str(folder), "s3://demo/scenes", rows_per_shard=100)
+
+    say(f"training {PRESET} with {WORKERS} DDP workers for {config.solver.iterations} iterations")
+    trained = trainer.run(config, "s3://demo/scenes", "s3://demo/runs/demo")
+    say(f"trained; evaluating {trained.checkpoint}")
+    result = evaluation.evaluate(trained.checkpoint, "s3://demo/scenes", "val")
+    report = evaluation.publish_report(result, output.uri)
+    strip = gallery_strip(result.worst[-_STRIP_ROWS:], result.dataset)
+    strip.save(Path(output.path) / "strip.png")
+    print(format_table(result.dataset.classes, result.confusion, result.confusion_crf))
+    say(f"open {report}")
+    return {
+        "miou": result.miou,
+        "miou_crf": result.miou_crf,
+        "images": result.images,
+        "workers": WORKERS,
+        "report": report,
+    }

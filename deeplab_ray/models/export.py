@@ -1,0 +1,97 @@
+"""A network as an ONNX file, for images of any size, checked against onnxruntime."""
+
+import tempfile
+import warnings
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deeplab_ray.errors import UserError
+from deeplab_ray.models.grid import STRIDE, upsample_scores
+from deeplab_ray.models.networks.deeplab_v2 import DeepLab
+
+# An odd size off the grid to trace with, and others to check with: the smallest, one on the grid, a wide one.
+_TRACED = (75, 107)
+_CHECKED = ((1, 1), (33, 65), (50, 131))
+_OPSET = 18
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and how far onnxruntime is from PyTorch on it."""
+
+    content: bytes
+    largest_difference: float
+    """Of scores, over all sizes tried, divided by the scores' standard deviation."""
+    labels_equal: float
+    """Share of pixels with the same best class."""
+
+
+class _FullSize(nn.Module):
+    """uint8 RGB N×H×W×3 → scores N×C×H×W, with sizes that stay symbols while it is traced."""
+
+    def __init__(self, model: DeepLab) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[1:3]
+        scores: Tensor = self.model(images)
+        if self.model.alignment != "corners":
+            return upsample_scores(scores, height, width, self.model.alignment)
+        size = [STRIDE * (n - 1) + 1 for n in scores.shape[-2:]]
+        return F.interpolate(scores, size=size, mode="bilinear", align_corners=True)[..., :height, :width]
+
+
+def export(model: DeepLab) -> Exported:
+    """The network in evaluation mode as an ONNX model: "images" uint8 N×H×W×3 → "scores" float N×C×H×W.
+
+    H and W are free. Raises UserError where the package onnx is not installed, RuntimeError where onnxruntime finds
+    other scores than PyTorch.
+    """
+    for package in ("onnx", "onnxruntime"):
+        if find_spec(package) is None:
+            raise UserError(f"{package} is not installed: install deeplab-ray with the extra onnx")
+    import onnxruntime
+
+    whole = _FullSize(model).eval()
+    example = torch.zeros((2, *_TRACED, 3), dtype=torch.uint8)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        file = Path(folder) / "model.onnx"
+        torch.onnx.export(
+            whole,
+            (example,),
+            file,
+            input_names=["images"],
+            output_names=["scores"],
+            opset_version=_OPSET,
+            dynamic_axes={
+                "images": {0: "images", 1: "height", 2: "width"},
+                "scores": {0: "images", 2: "height", 3: "width"},
+            },
+            # The exporter by torch.export cannot bound sizes that are padded modulo eight.
+            dynamo=False,
+        )
+        content = file.read_bytes()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    difference, equal, pixels = 0.0, 0, 0
+    generator = np.random.default_rng(0)
+    for height, width in _CHECKED:
+        images = generator.integers(0, 256, (1, height, width, 3), np.uint8)
+        (theirs,) = session.run(None, {"images": images})
+        with torch.inference_mode():
+            ours = whole(torch.from_numpy(images)).numpy()
+        if theirs.shape != ours.shape:
+            raise RuntimeError(f"onnxruntime gives scores of {theirs.shape} for {height}×{width}, PyTorch {ours.shape}")
+        difference = max(difference, float(np.abs(ours - theirs).max() / max(float(ours.std()), 1e-6)))
+        equal += int((ours.argmax(1) == theirs.argmax(1)).sum())
+        pixels += height * width
+    if difference > 1e-2:
+        raise RuntimeError(f"onnxruntime's scores differ from PyTorch's by {difference:.2g} of their spread")
+    return Exported(content, difference, equal / pixels)

@@ -1,0 +1,1 @@
+"""What turns a trunk's features into scores."""

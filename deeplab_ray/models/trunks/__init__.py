@@ -1,0 +1,1 @@
+"""Feature extractors made of image classifiers."""

@@ -1,0 +1,1 @@
+"""Where weights come from: downloads, files of other projects, checkpoints of ours."""

@@ -1,0 +1,69 @@
+"""Pretrained weights → a checkpoint that can be evaluated, predicted with, or trained on."""
+
+import dataclasses
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from deeplab_ray.config.recipe import Config, ModelConfig
+from deeplab_ray.errors import UserError
+from deeplab_ray.models import checkpoint
+from deeplab_ray.models.weights.load import load
+from deeplab_ray.models.weights.mapping import Line
+from deeplab_ray.storage.location import locate
+from deeplab_ray.training.optimizer import build_optimizer
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A checkpoint, and where its tensors come from."""
+
+    checkpoint: str
+    """URI of its folder."""
+    config: ModelConfig
+    """With the conventions that go with the weights."""
+    report: list[Line]
+
+    @property
+    def taken(self) -> int:
+        """Tensors that are the file's."""
+        return sum(bool(line.tensor and line.source) for line in self.report)
+
+    @property
+    def converted(self) -> int:
+        """Those of them that were converted on the way."""
+        return sum(bool(line.tensor and line.source) and line.how != "taken" for line in self.report)
+
+    @property
+    def left(self) -> int:
+        """Tensors of the network that the file has nothing for."""
+        return sum(not line.source for line in self.report)
+
+    @property
+    def unused(self) -> int:
+        """Tensors of the file that the network has no use for."""
+        return sum(not line.tensor for line in self.report)
+
+
+def import_weights(config: Config, classes: tuple[str, ...], output: str, seed: int) -> Imported:
+    """Load `config.model.weights` into its network and write a checkpoint of iteration 0 into the folder `output`.
+
+    Raises UserError for weights that do not fit (see `models.weights.load`) and where a checkpoint is already.
+    """
+    place = locate(output)
+    if place.exists() or place.files():
+        raise UserError(f"{output} is not empty: give another --output")
+    torch.manual_seed(seed)
+    model, report = load(config.model, len(classes))
+    # Two runs that start from it must not look for the file again.
+    settings = dataclasses.replace(config, model=model.config)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        meta = checkpoint.CheckpointMeta(settings, 0, classes, [])
+        checkpoint.save(folder, model, build_optimizer(model, config.solver), meta)
+        # What names the checkpoint as one comes last.
+        for file in sorted(folder.iterdir(), key=lambda file: file.suffix == ".json"):
+            (place / file.name).write_bytes(file.read_bytes())
+    return Imported(place.uri, model.config, report)

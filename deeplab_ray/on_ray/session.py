@@ -1,0 +1,90 @@
+"""A Ray to run on: the one that RAY_ADDRESS names, or one of this machine alone.
+
+Ray is imported late, so that mistakes are told before.
+"""
+
+import logging
+import os
+import shlex
+import socket
+import sys
+from typing import Any
+from urllib.parse import urlsplit
+
+from deeplab_ray.cli import check_interrupted, scrub, told
+from deeplab_ray.errors import UserError
+from deeplab_ray.machine import usable_cpus
+
+_ENVIRONMENT = {
+    # Under `uv run`, Ray would run its workers by uv, too, and upload the current folder.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray gives its dashboard a minute to start, which a busy machine may exceed.
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "240",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DATA_LOG_LEVEL": "WARNING",
+    # Train's controller polls its workers that often; each report waits for a poll.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # Without it, what a training worker prints comes twice.
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    # Workers without a GPU keep CUDA_VISIBLE_DEVICES: Ray's default to come, without its warning.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+_CONNECT_TIMEOUT_S = 5
+
+
+def set_environment() -> None:
+    """Ray's settings where the user has none of his own. Ray reads some of them when it is imported."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def start_ray(cpus: int | None = None) -> None:
+    """Connect to the cluster that RAY_ADDRESS names (as `ray job submit` does), or start one here.
+
+    `cpus`: logical CPUs of a Ray started here.
+    Raises UserError where the named cluster cannot be reached (5 s) or refuses the token (Ray tries for 20 s).
+    """
+    set_environment()
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address in ("", "local"):
+        # More logical CPUs than a small machine has: workers and Ray Data mostly wait for each other.
+        cpus = cpus or max(4, usable_cpus())
+        # Nothing preempts this machine; its watcher would cost a process for every run.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+        # Ray Train asks the dashboard's process for the state of its actors, and complains where there is none.
+        _init(address="local", num_cpus=cpus, include_dashboard=True)
+        return
+    if address != "auto":
+        _check_reachable(address)
+    try:
+        _init(address=address)
+    except (ConnectionError, RuntimeError) as error:
+        raise UserError(
+            f"Ray at RAY_ADDRESS={address} lets nobody in ({scrub(told(error)[-1][1])}): is the cluster up, and "
+            "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH set as it wants it?"
+        ) from error
+
+
+def _init(**options: Any) -> None:
+    import ray
+
+    check_interrupted()
+    if shlex.quote(sys.executable) != sys.executable:
+        # Ray gives it to a shell as it is.
+        options["runtime_env"] = {"py_executable": shlex.quote(sys.executable)}
+    ray.init(logging_level=logging.WARNING, **options)
+
+
+def _check_reachable(address: str) -> None:
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        if parts.scheme not in ("", "ray") or not parts.hostname or not parts.port:
+            raise UserError(f"RAY_ADDRESS={address} is no cluster's address: set it to host:port, or unset it")
+        with socket.create_connection((parts.hostname, parts.port), _CONNECT_TIMEOUT_S):
+            pass
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"no Ray answers at RAY_ADDRESS={address} ({error}): start the cluster, correct the address, or "
+            "unset it to run on this machine alone"
+        ) from None

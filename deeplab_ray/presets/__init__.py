@@ -1,0 +1,1 @@
+"""Named recipes: the paper's tables, and others."""

@@ -1,0 +1,178 @@
+"""Evaluation on a real cluster: what comes out equals what a plain loop without Ray computes."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from deeplab_ray import datasets
+from deeplab_ray.config.recipe import InferenceConfig, ModelConfig, TestConfig
+from deeplab_ray.crf import DenseCRF
+from deeplab_ray.datasets import decode_image
+from deeplab_ray.errors import UserError
+from deeplab_ray.metrics import mean_iou
+from deeplab_ray.models import DeepLab, score_images, upsample_scores
+from deeplab_ray.on_ray.infer.evaluate import (
+    coarse_grid,
+    evaluate,
+    format_crf_search,
+    publish_report,
+    search_crf,
+    spread,
+)
+from deeplab_ray.shards import open_split
+from deeplab_ray.storage.location import locate
+
+CONFIG = tiny.config()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint of a network for scenes, whose random scores differ from place to place."""
+    return str(tiny.checkpoint(tmp_path_factory.mktemp("checkpoint"), CONFIG, datasets.get("scenes").classes))
+
+
+def count(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
+    matrix = np.zeros((classes, classes), np.int64)
+    np.add.at(matrix, (truth[truth != 255], prediction[truth != 255]), 1)
+    return matrix
+
+
+def directly(checkpoint: str, data: str) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    """Confusion matrices of the split "val" before and after the CRF, and each image's mean IoU, without Ray."""
+    split = open_split(data, "val")
+    classes = len(split.dataset.classes)
+    model = DeepLab(CONFIG.model, classes).eval()
+    model.load_state_dict(torch.load(Path(checkpoint) / "model.pt", weights_only=True))
+    before, after, each = np.zeros((classes, classes), int), np.zeros((classes, classes), int), {}
+    for sample in map(split.read, range(len(split))):
+        image, truth = decode_image(sample.image), split.dataset.decode_label(sample.label)
+        with torch.inference_mode():
+            scores = model(torch.from_numpy(image.copy())[None])
+            probabilities = upsample_scores(scores, *truth.shape).softmax(1)[0].numpy()
+        matrix = count(truth, probabilities.argmax(0), classes)
+        each[sample.id] = mean_iou(matrix)
+        before += matrix
+        after += count(truth, DenseCRF(CONFIG.crf).refine(image, probabilities).argmax(0), classes)
+    return before, after, each
+
+
+def assert_nearly_equal(found: np.ndarray, expected: np.ndarray) -> None:
+    """Scores travel as float16: a pixel in a thousand may fall to the other of two classes."""
+    assert found.dtype == np.int64
+    assert found.sum() == expected.sum()
+    assert (found.sum(axis=1) == expected.sum(axis=1)).all()
+    assert np.abs(found - expected).sum() / 2 <= expected.sum() / 1000
+
+
+@pytest.mark.slow
+def test_matrices_equal_a_plain_loop_and_the_report_lands_on_s3(prepared_scenes: str, trained: str) -> None:
+    before, after, each = directly(trained, prepared_scenes)
+    result = evaluate(trained, prepared_scenes, "val")
+    assert result.images == 5
+    assert_nearly_equal(result.confusion, before)
+    assert result.confusion_crf is not None
+    assert_nearly_equal(result.confusion_crf, after)
+    assert np.abs(before - after).sum() > before.sum() / 100, "the CRF changed nothing: the test shows nothing"
+    assert (result.crf, result.checkpoint) == (CONFIG.crf, trained)
+
+    assert [row.id for row in result.worst] == sorted(each, key=lambda name: each[name])
+    for row in result.worst:
+        assert row.miou == pytest.approx(each[row.id], abs=0.01)
+        assert row.network.shape == row.truth.shape == row.image.shape[:2] == (48, 96)
+    assert publish_report(result, "s3://tests/evaluation") == "s3://tests/evaluation/report.html"
+    page = locate("s3://tests/evaluation/report.html").read_bytes().decode()
+    assert f"{100 * result.miou:.1f}" in page
+    assert f"{100 * mean_iou(result.confusion_crf):.1f}" in page
+    assert all(row.id in page for row in result.worst)
+    assert locate("s3://tests/evaluation").files() == ["config.json", "report.html"]
+
+
+@pytest.mark.slow
+def test_without_the_crf_there_are_no_figures_of_it_and_bfloat16_is_another_arithmetic(
+    prepared_scenes: str, trained: str, tmp_path: Path
+) -> None:
+    exact = directly(trained, prepared_scenes)[0]
+    result = evaluate(trained, prepared_scenes, "val", crf=None, precision="bfloat16")
+    assert (result.crf, result.confusion_crf, result.miou_crf) == (None, None, None)
+    assert all(row.crf is None and row.miou_crf is None for row in result.worst)
+    assert result.confusion.sum() == exact.sum()
+    assert 0 < np.abs(result.confusion - exact).sum() / 2 < exact.sum() / 10
+    publish_report(result, str(tmp_path / "report"))
+    assert f"{100 * result.miou:.1f}" in (tmp_path / "report/report.html").read_text()
+
+
+def test_a_cluster_that_grows_must_be_told_whether_its_nodes_will_have_gpus(prepared_scenes: str, trained: str) -> None:
+    growing = InferenceConfig(autoscaling=True)
+    with pytest.raises(UserError, match=r"no GPU yet, .*: pass --gpus-per-predictor 1 to wait for them, or 0"):
+        evaluate(trained, prepared_scenes, "val", resources=growing)
+    with pytest.raises(UserError, match="pass --gpus-per-predictor 1"):
+        search_crf(trained, prepared_scenes, "val", images=3, resources=growing)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "classes", "message"),
+    [
+        ("voc12", datasets.get("voc12").classes, r"predicts 21 classes \(voc12\), but .* has 12 \(scenes\)"),
+        ("other", tuple("abcdefghijkl"), r"predicts other classes \(other\) than .* has \(scenes\)"),
+    ],
+)
+def test_a_checkpoint_for_other_classes_is_refused(
+    prepared_scenes: str, tmp_path: Path, dataset: str, classes: tuple[str, ...], message: str
+) -> None:
+    config = dataclasses.replace(CONFIG, model=ModelConfig(dataset, "resnet18", "largefov", weights="random"))
+    stranger = tiny.checkpoint(tmp_path, config, classes)
+    with pytest.raises(UserError, match=message) as caught:
+        evaluate(str(stranger), prepared_scenes, "val")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="no checkpoint at"):
+        evaluate(str(tmp_path / "nowhere"), prepared_scenes, "val")
+
+
+@pytest.mark.slow
+def test_scales_mirror_images_and_tiles_are_as_asked_for(prepared_scenes: str, trained: str) -> None:
+    options = TestConfig((1.0, 1.5), test_mirror=True, tile=49, tile_overlap=16)
+    result = evaluate(trained, prepared_scenes, "val", crf=None, test=options)
+    split = open_split(prepared_scenes, "val")
+    model = DeepLab(CONFIG.model, 12).eval()
+    model.load_state_dict(torch.load(Path(trained) / "model.pt", weights_only=True))
+    expected = np.zeros((12, 12), int)
+    for sample in map(split.read, range(len(split))):
+        truth = split.dataset.decode_label(sample.label)
+        with torch.inference_mode():
+            scores, where = score_images(model, torch.from_numpy(decode_image(sample.image).copy())[None], options)
+        expected += count(truth, upsample_scores(scores, *truth.shape, where)[0].argmax(0).numpy(), 12)
+    assert_nearly_equal(result.confusion, expected)
+    assert result.meta.config.test == options
+
+
+@pytest.mark.slow
+def test_a_search_of_crf_parameters_finds_what_a_plain_loop_finds(prepared_scenes: str, trained: str) -> None:
+    search = search_crf(trained, prepared_scenes, "val", images=3)
+    assert search.images == 3
+
+    split = open_split(prepared_scenes, "val")
+    model = DeepLab(CONFIG.model, 12).eval()
+    model.load_state_dict(torch.load(Path(trained) / "model.pt", weights_only=True))
+    grid = coarse_grid(CONFIG.crf)
+    totals = {params: np.zeros((12, 12), int) for params in grid}
+    for sample in map(split.read, [0, 1, 3]):
+        image, truth = decode_image(sample.image), split.dataset.decode_label(sample.label)
+        with torch.inference_mode():
+            probabilities = upsample_scores(model(torch.from_numpy(image.copy())[None]), *truth.shape).softmax(1)[0]
+        for params, total in totals.items():
+            total += count(truth, DenseCRF(params).refine(image, probabilities.numpy()).argmax(0), 12)
+    expected = {params: mean_iou(total) for params, total in totals.items()}
+    assert len(set(expected.values())) > 1, "all parameters do the same: the test shows nothing"
+    assert {trial.params: trial.miou for trial in search.trials} == pytest.approx(expected, abs=0.005)
+    scores = [trial.miou for trial in search.trials]
+    assert scores == sorted(scores, reverse=True)
+    assert f"{100 * scores[0]:.2f}" in format_crf_search(search).splitlines()[2]
+
+
+def test_images_of_a_search_are_spread_over_the_split() -> None:
+    assert spread(367, 3) == [0, 122, 244]
+    assert spread(5, 100) == [0, 1, 2, 3, 4]

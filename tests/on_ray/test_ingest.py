@@ -1,0 +1,106 @@
+"""Training samples: what a process keeps of a small split changes nothing but how often it is fetched."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray.data
+import tiny
+
+from deeplab_ray import datasets
+from deeplab_ray.augment import augment, epoch_order, sample_rng
+from deeplab_ray.config.recipe import AugmentConfig, Config, ModelConfig, RuntimeConfig, SolverConfig
+from deeplab_ray.datasets.base import decode_image
+from deeplab_ray.on_ray import ingest
+from deeplab_ray.on_ray.ingest import FetchCrops, training_samples
+from deeplab_ray.shards import Manifest, Split, open_split, write_shard
+from deeplab_ray.storage.location import locate
+
+IMAGES = 4
+CONFIG = Config(ModelConfig("camvid"), AugmentConfig(crop=33), SolverConfig(batch=2, iterations=8))
+
+
+def write_split(folder: Path, run: str, seed: int) -> Split:
+    rng = np.random.default_rng(seed)
+    rows = [
+        {
+            "id": f"{number:04d}",
+            "image": tiny.png(rng.integers(0, 256, (40, 56, 3), dtype=np.uint8)),
+            "label": tiny.png(rng.integers(0, 12, (40, 56), dtype=np.uint8)),
+            "height": 40,
+            "width": 56,
+        }
+        for number in range(IMAGES)
+    ]
+    place = locate(folder / "train")
+    shard = write_shard(place / f"shards-{run}", "00000.parquet", rows)
+    assert shard
+    classes = list(datasets.get("camvid").classes)
+    manifest = Manifest("camvid", "train", classes, IMAGES, [1] * len(classes), [shard], [])
+    (place / "manifest.json").write_bytes(manifest.to_json().encode())
+    return open_split(str(folder), "train")
+
+
+def crops(split: Split) -> list[np.ndarray]:
+    """Those of the first three epochs."""
+    rows = FetchCrops(split, CONFIG)({"position": np.arange(3 * IMAGES)})
+    assert rows["iteration"].tolist() == [i // 2 for i in range(3 * IMAGES)]
+    return [rows["image"], rows["label"]]
+
+
+def test_kept_samples_give_the_same_crops_as_fetched_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = write_split(tmp_path, "1", seed=1)
+    kept = crops(split)
+    monkeypatch.setattr(ingest, "_KEPT_BYTES", 0)
+    assert all(np.array_equal(a, b) for a, b in zip(kept, crops(split), strict=True))
+
+
+def test_a_split_that_is_prepared_again_is_read_again(tmp_path: Path) -> None:
+    before = crops(write_split(tmp_path, "1", seed=1))
+    after = crops(write_split(tmp_path, "2", seed=2))
+    assert not np.array_equal(before[0], after[0])
+    assert all(np.array_equal(a, b) for a, b in zip(after, crops(write_split(tmp_path / "x", "1", 2)), strict=True))
+
+
+def test_a_small_split_is_fetched_once(tmp_path: Path) -> None:
+    split = write_split(tmp_path, "1", seed=1)
+    first = crops(split)
+    file = Path(split.paths()[0])
+    # What a handle that is still open would read now.
+    file.write_bytes(b"\0" * file.stat().st_size)
+    assert all(np.array_equal(a, b) for a, b in zip(first, crops(split), strict=True))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_workers_see_small_crops_of_smaller_images_first_and_every_sample_in_its_turn(tmp_path: Path) -> None:
+    split = write_split(tmp_path, "1", seed=1)
+    config = replace(
+        CONFIG,
+        augment=AugmentConfig(crop=33, scale_min=1.1, scale_max=1.3, small_share=0.3, small_scale=0.6),
+        solver=SolverConfig(batch=4, iterations=10),
+        runtime=RuntimeConfig(workers=2),
+    )
+    small = AugmentConfig(crop=17, scale_min=1.1 * 17 / 33, scale_max=1.3 * 17 / 33)
+    options = ray.data.ExecutionOptions(preserve_order=True)
+    samples = training_samples(split, config, start=1)
+    samples.context.execution_options = options
+    shards = samples.streaming_split(2, equal=True)
+    with ThreadPoolExecutor(2) as pool:
+        seen = list(pool.map(_iterations, shards))
+    for worker, got in enumerate(seen):
+        assert [iteration for iteration, _ in got] == list(range(1, 10))
+        for iteration, images in got:
+            for number, image in enumerate(images):
+                epoch, index = divmod(iteration * 4 + worker * 2 + number, IMAGES)
+                sample = split.read(int(epoch_order(0, epoch, IMAGES)[index]))
+                label = split.dataset.decode_label(sample.label)
+                how = small if iteration < 3 else replace(config.augment, small_share=0)
+                expected, _ = augment(decode_image(sample.image), label, how, sample_rng(0, epoch, sample.id))
+                assert np.array_equal(image, expected), (iteration, worker, number)
+
+
+def _iterations(shard: ray.data.DataIterator) -> list[tuple[int, np.ndarray]]:
+    batches = shard.iter_batches(batch_size=2, batch_format="numpy")
+    return [(int(batch["iteration"][0]), np.array(batch["image"])) for batch in batches]

@@ -1,0 +1,252 @@
+"""Preparing a dataset: every pair is checked, what is bad is named, and nothing half-written stays."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import tiny
+from PIL import Image
+
+from deeplab_ray.errors import UserError
+from deeplab_ray.local.s3_server import EmbeddedS3
+from deeplab_ray.on_ray import prepare as module
+from deeplab_ray.on_ray.prepare import prepare
+from deeplab_ray.shards import open_split
+from deeplab_ray.storage.location import Location, locate
+
+JOB = Path(__file__).parents[2] / "jobs" / "prepare.py"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return tiny.camvid(tmp_path / "camvid", train=5, val=3)
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def with_77(file: Path) -> None:
+    label = np.asarray(Image.open(file)).copy()
+    label[0, 0] = 77
+    tiny.write_png(file, label)
+
+
+def other_size(file: Path) -> None:
+    tiny.write_png(file, np.zeros((tiny.HEIGHT, tiny.WIDTH + 1), np.uint8))
+
+
+SPOILT: dict[str, tuple[str, Callable[[Path], None], str]] = {
+    "truncated image": ("val/0001.png", truncate, r"0001: unreadable: .*truncated"),
+    "truncated label": ("valannot/0001.png", truncate, r"0001: unreadable: .*truncated"),
+    "not an image": ("val/0001.png", lambda f: f.write_bytes(b"<html>") and None, r"0001: not an image"),
+    "label of another size": ("valannot/0001.png", other_size, r"0001: label is 21×12, image 20×12 pixels"),
+    "label value 77": ("valannot/0001.png", with_77, r"0001: label value 77 \(1 pixels\) is not in camvid"),
+    "no label": ("valannot/0001.png", Path.unlink, r"0001: it has no label file"),
+    "no image": ("val/0001.png", Path.unlink, r"0001: .*val/0001\.png is missing"),
+}
+
+
+def what_lies_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")} if folder.exists() else set()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_every_pair_arrives_unchanged(source: Path, tmp_path: Path, place: str, s3: EmbeddedS3) -> None:
+    output = locate(tmp_path / "out")
+    if place == "s3":
+        s3.make_bucket("prepare")
+        output = locate(f"s3://prepare/{tmp_path.name}")
+    manifests = prepare("camvid", str(source), output.uri, rows_per_shard=2)
+    assert {split: (m.images, len(m.shards), m.bad) for split, m in manifests.items()} == {
+        "train": (5, 3, []),
+        "val": (3, 2, []),
+    }
+    for name, manifest in manifests.items():
+        split = open_split(output.uri, name)
+        assert split.manifest == manifest
+        labels = np.stack([np.asarray(Image.open(file)) for file in (source / f"{name}annot").iterdir()])
+        assert manifest.pixels == [int((labels == train_id).sum()) for train_id in range(len(manifest.classes))]
+        assert sum(manifest.pixels) > 0
+        for index in range(len(split)):
+            sample = split.read(index)
+            assert sample.id == f"{index:04d}"
+            assert sample.image == (source / name / f"{sample.id}.png").read_bytes()
+            assert sample.label == (source / f"{name}annot" / f"{sample.id}.png").read_bytes()
+            assert (sample.height, sample.width) == (tiny.HEIGHT, tiny.WIDTH)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("kind", SPOILT)
+def test_a_bad_pair_refuses_the_whole_and_is_listed(source: Path, tmp_path: Path, kind: str) -> None:
+    name, spoil, reason = SPOILT[kind]
+    spoil(source / name)
+    with pytest.raises(UserError, match=rf"1 of 3 pairs of camvid \(val\) are bad \({reason}") as caught:
+        prepare("camvid", str(source), str(tmp_path / "out"), rows_per_shard=2)
+    message = str(caught.value)
+    assert "--skip-bad" in message
+    assert "\n" not in message
+    # The good training split was not published either.
+    assert what_lies_in(tmp_path / "out") == {"val", "val/manifest.rejected.json"}
+    listing = json.loads((tmp_path / "out/val/manifest.rejected.json").read_text())
+    assert [bad["id"] for bad in listing["bad"]] == ["0001"]
+    assert str(tmp_path / "out/val/manifest.rejected.json") in message
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_refused_run_leaves_no_shard_on_s3(source: Path, tmp_path: Path, s3: EmbeddedS3) -> None:
+    truncate(source / "val/0001.png")
+    s3.make_bucket("prepare")
+    output = locate(f"s3://prepare/{tmp_path.name}")
+    with pytest.raises(UserError, match="1 of 3 pairs"):
+        prepare("camvid", str(source), output.uri)
+    assert output.files(recursive=True) == ["val/manifest.rejected.json"]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_skip_bad_leaves_out_what_it_lists(source: Path, tmp_path: Path) -> None:
+    with_77(source / "trainannot/0001.png")
+    truncate(source / "train/0002.png")
+    (source / "trainannot/0003.png").unlink()
+    with pytest.raises(UserError, match="3 of 5 pairs"):
+        prepare("camvid", str(source), str(tmp_path / "out"))
+    manifests = prepare("camvid", str(source), str(tmp_path / "out"), skip_bad=True, rows_per_shard=1)
+    assert [bad.id for bad in manifests["train"].bad] == ["0001", "0002", "0003"]
+    assert "77" in manifests["train"].bad[0].reason
+    kept = np.stack([np.asarray(Image.open(source / f"trainannot/{i:04d}.png")) for i in (0, 4)])
+    assert manifests["train"].pixels == [int((kept == i).sum()) for i in range(len(manifests["train"].classes))]
+    split = open_split(str(tmp_path / "out"), "train")
+    assert [split.read(i).id for i in range(len(split))] == ["0000", "0004"]
+    assert not (tmp_path / "out/train/manifest.rejected.json").exists()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_split_of_bad_pairs_only_is_refused_even_when_they_may_be_skipped(source: Path, tmp_path: Path) -> None:
+    for label in (source / "valannot").iterdir():
+        with_77(label)
+    with pytest.raises(UserError, match=r"3 of 3 pairs of camvid \(val\) are bad .*: mend them; all are listed"):
+        prepare("camvid", str(source), str(tmp_path / "out"), skip_bad=True)
+    assert what_lies_in(tmp_path / "out") == {"val", "val/manifest.rejected.json"}
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_second_run_is_refused_and_overwrite_replaces_the_first(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepare("camvid", str(source), str(out), ["val"])
+    with pytest.raises(UserError, match=r"manifest\.json exists: give --overwrite"):
+        prepare("camvid", str(source), str(out))
+    truncate(source / "val/0000.png")
+    before = what_lies_in(out)
+    with pytest.raises(UserError, match="1 of 3 pairs"):
+        prepare("camvid", str(source), str(out), ["val"], overwrite=True)
+    assert what_lies_in(out) == before | {"val/manifest.rejected.json"}
+    assert len(open_split(str(out), "val")) == 3
+    prepare("camvid", str(source), str(out), ["val"], skip_bad=True, overwrite=True)
+    split = open_split(str(out), "val")
+    assert [split.read(i).id for i in range(len(split))] == ["0001", "0002"]
+    assert len(list((out / "val").glob("shards-*"))) == 1
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_failure_while_publishing_brings_back_what_was_there(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    prepare("camvid", str(source), str(out), ["train"])
+    before = {name: (out / name).read_bytes() for name in what_lies_in(out) if (out / name).is_file()}
+    write = Location.write_bytes
+
+    def write_until_val(self: Location, content: bytes) -> None:
+        if self.path.endswith("val/manifest.json"):
+            raise OSError("disk full")
+        write(self, content)
+
+    monkeypatch.setattr(module.Location, "write_bytes", write_until_val)
+    with pytest.raises(OSError, match="disk full"):
+        prepare("camvid", str(source), str(out), overwrite=True)
+    assert {name: (out / name).read_bytes() for name in what_lies_in(out) if (out / name).is_file()} == before
+
+
+def test_wrong_arguments_are_refused_before_any_work(source: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    for arguments, match in (
+        (("camvid", str(tmp_path / "nowhere"), out), "there is no folder .*nowhere: --source"),
+        (("camvid", str(source), out, ["night"]), "camvid has no split 'night': take some of train, val, test"),
+        (("camvid", str(source), out, ["test"]), r"no test/\*\.png below"),
+        (("voc12", str(source), out), r"no ImageSets/Segmentation/train\.txt below"),
+        (("camvid", str(source), str(source / "val/0000.png")), "is a file: --output is a folder"),
+    ):
+        with pytest.raises(UserError, match=match):
+            prepare(*arguments)
+    with pytest.raises(UserError, match="rows per shard must be at least 1"):
+        prepare("camvid", str(source), out, rows_per_shard=0)
+    assert what_lies_in(tmp_path / "out") == set()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_voc_jpegs_are_prepared_and_unlisted_images_left_alone(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "voc/ImageSets/Segmentation").mkdir(parents=True)
+    (tmp_path / "voc/ImageSets/Segmentation/val.txt").write_text("a\n")
+    for name in ("a", "b"):
+        file = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).save(file, "JPEG")
+        (tmp_path / "voc/JPEGImages").mkdir(exist_ok=True)
+        (tmp_path / f"voc/JPEGImages/{name}.jpg").write_bytes(file.getvalue())
+        tiny.write_png(tmp_path / f"voc/SegmentationClass/{name}.png", np.full((9, 9), 255, np.uint8))
+    manifests = prepare("voc12", str(tmp_path / "voc"), str(tmp_path / "out"))
+    assert list(manifests) == ["val"]
+    assert open_split(str(tmp_path / "out"), "val").read(0).id == "a"
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **environment}
+    return subprocess.run(
+        [sys.executable, str(JOB), *arguments], capture_output=True, text=True, env=environment, timeout=300
+    )
+
+
+def test_help_lists_every_dataset() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for name in ("camvid", "cityscapes", "scenes", "voc12"):
+        assert f"\n  {name} " in done.stdout
+
+
+def test_usage_errors_are_one_line_and_exit_code_2(source: Path, tmp_path: Path) -> None:
+    for arguments, message in (
+        (("camvid", "--source", "x", "--output", "y", "--foo"), "error: unrecognized options: --foo; see prepare.py"),
+        (("camvid", "--source", "x"), "error: missing from prepare.py: --output"),
+        (("ade20k", "--source", "x", "--output", "y"), "error: unknown dataset 'ade20k'"),
+    ):
+        done = run(*arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(message)
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_job_ends_with_a_result_line_or_an_error_line(source: Path, tmp_path: Path) -> None:
+    address = ray.get_runtime_context().gcs_address
+    arguments = ("camvid", "--source", str(source), "--output", str(tmp_path / "out"), "--splits", "val")
+    done = run(*arguments, RAY_ADDRESS=address)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "val: 3/3 images checked" in lines
+    assert lines[-1].startswith("RESULT ")
+    result = json.loads(lines[-1].removeprefix("RESULT "))
+    assert result["splits"] == {"val": {"images": 3, "shards": 1, "bad": 0}}
+    with_77(source / "valannot/0002.png")
+    done = run(*arguments, "--overwrite", RAY_ADDRESS=address)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: 1 of 3 pairs of camvid (val) are bad (0002: label value 77")
+    assert "RESULT" not in done.stdout

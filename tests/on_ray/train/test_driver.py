@@ -1,0 +1,253 @@
+"""Training on Ray Train, on a real cluster and a real S3: what must not depend on workers, failures and restarts."""
+
+import dataclasses
+import functools
+import io
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import ray.train
+import tiny
+import torch
+from ray import cloudpickle
+from ray.util.state import list_actors
+
+from deeplab_ray import datasets
+from deeplab_ray.config.recipe import Config, from_json
+from deeplab_ray.datasets import decode_image
+from deeplab_ray.errors import UserError
+from deeplab_ray.local.s3_server import EmbeddedS3
+from deeplab_ray.models import checkpoint, upsample_scores
+from deeplab_ray.models.networks.deeplab_v2 import resolve
+from deeplab_ray.on_ray.train import driver as trainer
+from deeplab_ray.shards import Manifest, open_split
+from deeplab_ray.storage.location import locate
+
+pytestmark = pytest.mark.slow
+
+# Validation at the end only; five images over two workers do not divide evenly.
+CONFIG = tiny.config(workers=2, validate_every=6)
+
+
+class KillWorker(ray.train.UserCallback):
+    """Kills a worker of the run when iteration `at` was reported; notes reports and failures in `log`, one line each.
+
+    It lives in the process of Ray Train's controller.
+    """
+
+    def __init__(self, at: int, log: Path) -> None:
+        self.at, self.log = at, log
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        iteration = metrics[0]["iteration"]
+        with self.log.open("a") as file:
+            file.write(f"{iteration}\n")
+        if iteration == self.at:
+            # Our Ray's address: others may run on this machine.
+            address = ray.get_runtime_context().gcs_address
+            workers = list_actors(address, [("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")])
+            os.kill(workers[-1].pid, signal.SIGKILL)
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        with self.log.open("a") as file:
+            file.write("failed\n")
+
+    def noted(self) -> list[str]:
+        return self.log.read_text().split()
+
+
+# Ray's processes cannot import this file.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.fixture(scope="module")
+def reference(prepared_scenes: str) -> trainer.TrainingResult:
+    """An uninterrupted run of CONFIG."""
+    return trainer.run(CONFIG, prepared_scenes, "s3://tests/runs/reference")
+
+
+def weights(run: trainer.TrainingResult) -> dict[str, torch.Tensor]:
+    return torch.load(io.BytesIO((locate(run.checkpoint) / "model.pt").read_bytes()), weights_only=True)
+
+
+def assert_same_weights(run: trainer.TrainingResult, other: trainer.TrainingResult) -> None:
+    ours, theirs = weights(run), weights(other)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def losses(run: trainer.TrainingResult) -> Iterator[tuple[float, float]]:
+    for record in checkpoint.read_meta(locate(run.checkpoint)).history:
+        yield record["iteration"], record["loss"]
+
+
+def test_two_workers_leave_the_weights_that_one_leaves_on_the_same_global_batch(
+    prepared_scenes: str, reference: trainer.TrainingResult
+) -> None:
+    alone = dataclasses.replace(CONFIG, runtime=dataclasses.replace(CONFIG.runtime, workers=1, validate_every=0))
+    single = trainer.run(alone, prepared_scenes, "s3://tests/runs/single")
+    assert_same_weights(single, reference)
+    assert list(losses(single)) == [(i, pytest.approx(loss, rel=1e-3)) for i, loss in losses(reference)]
+    assert single.miou is None
+    # Training did change them: equal weights are no accident of a standstill.
+    earlier = weights(dataclasses.replace(single, checkpoint="s3://tests/runs/single/ckpt_000004"))
+    name = "head.classifiers.0.weight"
+    assert not torch.allclose(earlier[name], weights(single)[name], rtol=1e-2, atol=1e-3)
+
+
+def test_a_run_whose_worker_is_killed_goes_on_from_its_checkpoint_to_the_same_weights(
+    prepared_scenes: str, reference: trainer.TrainingResult, tmp_path: Path
+) -> None:
+    killer = KillWorker(at=4, log=tmp_path / "reported")
+    result = trainer.run(CONFIG, prepared_scenes, "s3://tests/runs/killed", callbacks=(killer,))
+    # The last report may have been on its way when the worker died.
+    assert killer.noted() in (["2", "4", "failed", "6"], ["2", "4", "6", "failed"])
+    assert result.iterations == 6
+    assert_same_weights(result, reference)
+    assert list(losses(result)) == [(i, pytest.approx(loss, rel=1e-3)) for i, loss in losses(reference)]
+
+
+def test_an_aborted_run_is_refused_without_resume_and_goes_on_with_it(
+    prepared_scenes: str,
+    reference: trainer.TrainingResult,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    s3: EmbeddedS3,
+) -> None:
+    output = "s3://tests/runs/aborted"
+    with pytest.raises(UserError, match=f"there is no run to resume at {output}: leave --resume out"):
+        trainer.run(CONFIG, prepared_scenes, output, resume=True)
+    once = dataclasses.replace(CONFIG, runtime=dataclasses.replace(CONFIG.runtime, max_failures=0))
+    killer = KillWorker(at=2, log=tmp_path / "reported")
+    with pytest.raises(ray.train.WorkerGroupError):
+        trainer.run(once, prepared_scenes, output, callbacks=(killer,))
+    assert killer.noted() in (["2", "failed"], ["2", "4", "failed"])
+    with pytest.raises(UserError, match=f"{output} already holds a training run: pass --resume"):
+        trainer.run(CONFIG, prepared_scenes, output)
+    result = trainer.run(CONFIG, prepared_scenes, output, resume=True)
+    assert result.iterations == 6
+    assert_same_weights(result, reference)
+    assert list(losses(result)) == [(i, pytest.approx(loss, rel=1e-3)) for i, loss in losses(reference)]
+    again = trainer.run(CONFIG, prepared_scenes, output, resume=True)
+    assert again == result
+
+    printed = "".join(capfd.readouterr())
+    assert "iteration 6/6" in printed
+    assert s3.environment["AWS_SECRET_ACCESS_KEY"] not in printed
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"head": "aspp-s"}}, "has head largefov, not aspp-s"),
+        ({"solver": {"batch": 8}}, "has batch 4, not 8"),
+        ({"solver": {"classifier_factor": 1.0}}, r"has classifier_factor 10\.0, not 1\.0"),
+        ({"runtime": {"seed": 1}}, "has seed 0, not 1"),
+    ],
+)
+def test_a_run_does_not_go_on_as_another_one(
+    prepared_scenes: str, reference: trainer.TrainingResult, changes: dict[str, dict[str, Any]], message: str
+) -> None:
+    longer = dataclasses.replace(CONFIG, solver=dataclasses.replace(CONFIG.solver, iterations=8))
+    parts = {part: dataclasses.replace(getattr(longer, part), **fields) for part, fields in changes.items()}
+    output = locate("s3://tests/runs/reference")
+    before = (output / "config.json").read_bytes()
+    with pytest.raises(UserError, match=f"the run at {output} {message}: go on with that, or start another one"):
+        trainer.run(dataclasses.replace(longer, **parts), prepared_scenes, output.uri, resume=True)
+    assert (output / "config.json").read_bytes() == before
+
+
+def test_a_run_that_diverges_ends_with_a_mistake_and_keeps_no_broken_checkpoint(prepared_scenes: str) -> None:
+    steep = dataclasses.replace(
+        CONFIG,
+        solver=dataclasses.replace(CONFIG.solver, learning_rate=1e30),
+        runtime=dataclasses.replace(CONFIG.runtime, workers=1, validate_every=0),
+    )
+    with pytest.raises(
+        UserError, match=r"the training diverged: its loss is not finite any more.*lower --learning-rate"
+    ):
+        trainer.run(steep, prepared_scenes, "s3://tests/runs/diverged")
+    assert checkpoint.latest(locate("s3://tests/runs/diverged")) is None
+
+
+def test_an_output_that_is_a_checkpoint_itself_is_not_trained_into(
+    prepared_scenes: str, reference: trainer.TrainingResult
+) -> None:
+    with pytest.raises(
+        UserError, match=f"is a checkpoint: give another --output, and --weights {reference.checkpoint}"
+    ):
+        trainer.run(CONFIG, prepared_scenes, reference.checkpoint)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_data_of_another_dataset_is_refused_before_anything_starts(tmp_path: Path, split: str) -> None:
+    for name, dataset in (("train", "scenes"), ("val", "scenes"), (split, "camvid")):
+        manifest = Manifest(dataset, name, list(datasets.get(dataset).classes), 0, [], [], [])
+        (locate(tmp_path) / name / "manifest.json").write_bytes(manifest.to_json().encode())
+    with pytest.raises(
+        UserError, match=f"{tmp_path}/{split} was prepared from 'camvid', but the preset is for 'scenes'"
+    ):
+        trainer.run(CONFIG, str(tmp_path), str(tmp_path / "run"))
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C interrupts, also where a shell has started the tests in the background."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_leaves_what_ray_would_finish() -> None:
+    threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        trainer.until_interrupted(lambda: time.sleep(20))
+    with pytest.raises(ValueError, match="told on"):
+        trainer.until_interrupted(functools.partial(int, "told on"))
+    assert trainer.until_interrupted(lambda: 7) == 7
+
+
+def test_validation_counts_every_image_once(prepared_scenes: str, reference: trainer.TrainingResult) -> None:
+    model, meta = checkpoint.load_model(locate(reference.checkpoint))
+    split = open_split(prepared_scenes, "val")
+    confusion = np.zeros((len(meta.classes), len(meta.classes)))
+    for sample in map(split.read, range(len(split))):
+        truth = split.dataset.decode_label(sample.label)
+        with torch.inference_mode():
+            scores = model(torch.from_numpy(decode_image(sample.image).copy())[None])
+        prediction = upsample_scores(scores, *truth.shape)[0].argmax(0).numpy()
+        np.add.at(confusion, (truth[truth != 255], prediction[truth != 255]), 1)
+    union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
+    expected = (confusion.diagonal()[union > 0] / union[union > 0]).mean()
+    assert reference.miou == pytest.approx(expected, abs=1e-4)
+    assert meta.history[-1]["miou"] == reference.miou
+    assert 0 < expected < 1
+
+
+def test_an_output_holds_the_config_and_tensorboard_events_and_no_secret(
+    reference: trainer.TrainingResult, s3: EmbeddedS3
+) -> None:
+    output = locate("s3://tests/runs/reference")
+    # With the conventions that go with the weights.
+    expected = dataclasses.replace(CONFIG, model=resolve(CONFIG.model))
+    assert from_json((output / "config.json").read_bytes().decode(), Config) == expected
+    files = output.files(recursive=True)
+    events = [name for name in files if name.startswith("tensorboard/events.out.tfevents.")]
+    assert len(events) == 1
+    assert b"validation/miou" in (output / events[0]).read_bytes()
+    kept = {name.split("/")[0] for name in files if name.startswith("ckpt_")}
+    assert kept == {"ckpt_000004", "ckpt_000006"}
+    assert locate(reference.checkpoint).uri == f"{output}/ckpt_000006"
+    secret = s3.environment["AWS_SECRET_ACCESS_KEY"].encode()
+    assert not [name for name in files if secret in (output / name).read_bytes()]
