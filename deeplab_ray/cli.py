@@ -22,6 +22,7 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 from deeplab_ray.errors import UserError
+from deeplab_ray.presets import lookup
 
 T = TypeVar("T")
 
@@ -56,6 +57,18 @@ def run_job(main: Callable[[], dict[str, Any]]) -> NoReturn:
     # JSON has no NaN.
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in result.items()}
     _end(0, f"RESULT {json.dumps(finite, allow_nan=False)}")
+
+
+def say(line: str) -> None:
+    """A line for the user beside the job's result, on stderr; an empty one is not said."""
+    if line:
+        print(line, file=sys.stderr, flush=True)
+
+
+def list_presets() -> dict[str, Any]:
+    """Print all presets; what it returns is the job's result."""
+    print(lookup.format_tables())
+    return {"presets": len(lookup.names())}
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from deeplab_ray import cli, datasets
-from deeplab_ray.config.recipe import Config
+from deeplab_ray.config.recipe import Recipe
+from deeplab_ray.config.resources import TrainingResources
 from deeplab_ray.crf import CRFParams, DenseCRF
 from deeplab_ray.errors import UserError
 from deeplab_ray.local.s3_server import EmbeddedS3
 from deeplab_ray.machine import usable_cpus
 from deeplab_ray.on_ray import session
-from deeplab_ray.presets import paper as presets
+from deeplab_ray.presets import lookup as presets
 from deeplab_ray.scenes import draw as scenes
 from deeplab_ray.storage.location import Location, check_folder, locate
 
@@ -47,12 +48,9 @@ def run(output: str, iterations: int) -> dict[str, Any]:
     def say(text: str) -> None:
         print(f"[{time.monotonic() - started:4.0f} s] {text}", flush=True)
 
-    config = presets.get(PRESET).config
-    config = replace(
-        config,
-        solver=replace(config.solver, iterations=iterations),
-        runtime=replace(config.runtime, workers=WORKERS),
-    )
+    preset = presets.get(PRESET)
+    recipe = replace(preset.recipe, solver=replace(preset.recipe.solver, iterations=iterations))
+    resources = replace(preset.resources, workers=WORKERS)
     place = locate(output)
     check_folder(place)
     if place.is_s3:
@@ -66,7 +64,7 @@ def run(output: str, iterations: int) -> dict[str, Any]:
             say(f"S3 server is up at {s3.environment['AWS_ENDPOINT_URL']}")
             try:
                 with _beside(_compile, len(datasets.get("scenes").classes)):
-                    result = _steps(Path(folder), place, config, say)
+                    result = _steps(Path(folder), place, recipe, resources, say)
             finally:
                 # Not by an import: Ctrl-C may have come in the middle of the first one.
                 if "ray" in sys.modules and hasattr(sys.modules["ray"], "shutdown"):
@@ -113,7 +111,9 @@ def _compile(classes: int) -> None:
     DenseCRF(CRFParams()).warm(classes)
 
 
-def _steps(folder: Path, output: Location, config: Config, tell: Callable[[str], None]) -> dict[str, Any]:
+def _steps(
+    folder: Path, output: Location, recipe: Recipe, resources: TrainingResources, tell: Callable[[str], None]
+) -> dict[str, Any]:
     def say(text: str) -> None:
         cli.check_interrupted()
         tell(text)
@@ -135,8 +135,8 @@ def _steps(folder: Path, output: Location, config: Config, tell: Callable[[str],
     say(f"drew {SCENES['train']} scenes to train on and {SCENES['val']} to validate on; preparing shards")
     prepare("scenes", str(folder), "s3://demo/scenes", rows_per_shard=100)
 
-    say(f"training {PRESET} with {WORKERS} DDP workers for {config.solver.iterations} iterations")
-    trained = trainer.run(config, "s3://demo/scenes", "s3://demo/runs/demo")
+    say(f"training {PRESET} with {WORKERS} DDP workers for {recipe.solver.iterations} iterations")
+    trained = trainer.train(recipe, resources, "s3://demo/scenes", "s3://demo/runs/demo")
     say(f"trained; evaluating {trained.checkpoint}")
     result = evaluation.evaluate(trained.checkpoint, "s3://demo/scenes", "val")
     report = evaluation.publish_report(result, output.uri)
