@@ -14,8 +14,9 @@ import ray
 import ray.train
 import ray.train.torch
 
+from deeplab_ray.cli import origin
 from deeplab_ray.config.recipe import NAMED_WEIGHTS, Config, to_json
-from deeplab_ray.errors import UserError
+from deeplab_ray.errors import JobError, UserError
 from deeplab_ray.models import build, checkpoint
 from deeplab_ray.models.networks.deeplab_v2 import resolve
 from deeplab_ray.on_ray.ingest import training_samples
@@ -57,7 +58,8 @@ def run(
     """Train on the prepared data at URI `data`, leave checkpoints under URI `output`.
 
     Ray must be initialised. Raises UserError for data that does not fit the config, an output that already
-    holds a run (unless `resume`), a cluster that cannot hold the workers, and weights that do not load.
+    holds a run (unless `resume`), a cluster that cannot hold the workers, and weights that do not load; JobError
+    where the workers failed more often than `max_failures` allows.
     """
     place = locate(output)
     check_access(locate(data), place)
@@ -110,7 +112,10 @@ def run(
             execution_options=ray.data.ExecutionOptions(preserve_order=True), enable_shard_locality=False
         ),
     )
-    until_interrupted(trainer.fit)
+    try:
+        until_interrupted(trainer.fit)
+    except ray.train.TrainingFailedError as error:
+        raise JobError(f"the training stopped ({origin(error)}): fix the cause, then go on with --resume") from error
     return _result(output, config)
 
 
