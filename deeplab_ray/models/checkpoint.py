@@ -14,6 +14,7 @@ from torch import Tensor, nn, optim
 from deeplab_ray.config.recipe import Config, from_json
 from deeplab_ray.errors import UserError
 from deeplab_ray.models.networks.deeplab_v2 import DeepLab
+from deeplab_ray.models.weights.files import foreign
 from deeplab_ray.storage.location import Location, locate
 
 NAME = "ckpt_{:06d}"
@@ -40,7 +41,7 @@ def save(folder: Path, model: nn.Module, optimizer: optim.Optimizer, meta: Check
     """Write a checkpoint into an existing local folder."""
     torch.save(model.state_dict(), folder / _MODEL)
     torch.save(optimizer.state_dict(), folder / _OPTIMIZER)
-    (folder / _META).write_text(json.dumps(dataclasses.asdict(meta)))
+    (folder / _META).write_text(json.dumps(dataclasses.asdict(meta)), encoding="utf-8")
 
 
 def read_meta(location: Location) -> CheckpointMeta:
@@ -119,9 +120,13 @@ def restore(location: Location, model: nn.Module, optimizer: optim.Optimizer) ->
 
 def _tensors(location: Location) -> dict[str, Tensor]:
     try:
-        return torch.load(io.BytesIO(location.read_bytes()), map_location="cpu", weights_only=True)
+        content = location.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{location} is missing: the checkpoint is incomplete, take another") from None
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        kind = foreign(content)
+        # Not PyTorch's own words, which advise to load unsafely.
+        reason = f"it is {kind[0]}" if kind else type(error).__name__
         raise UserError(f"{location} cannot be read ({reason}): the checkpoint is broken, take another") from None

@@ -1,6 +1,5 @@
 """Where a network's weights come from: a download, a file of any kind that people have, a checkpoint, or chance."""
 
-import io
 import urllib.error
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from deeplab_ray.models.networks.deeplab_v2 import DeepLab, resolve
 from deeplab_ray.models.weights import caffe_nets
 from deeplab_ray.models.weights import resnet as resnet_weights
 from deeplab_ray.models.weights import vgg as vgg_weights
+from deeplab_ray.models.weights.files import read_file, read_state_dict
 from deeplab_ray.models.weights.mapping import CONVENTION, Line, Source, Wish, classifier_names, fill
 from deeplab_ray.storage.location import Location, locate
 
@@ -48,36 +48,17 @@ def load(config: ModelConfig, classes: int) -> tuple[DeepLab, list[Line]]:
     location = locate(config.weights)
     if config.weights.endswith(".caffemodel"):
         model = DeepLab(_given(config, input="caffe", strides="caffe"), classes)
-        return model, fill(model, caffe_nets.source(_read(location), config.weights, model))
+        return model, fill(model, caffe_nets.source(read_file(location), config.weights, model))
     if not config.weights.endswith((".pth", ".pt")) and (checkpoint := _checkpoint(config.weights)):
         return _from_checkpoint(config, classes, checkpoint)
-    return _from_state(config, classes, read_state_dict(config.weights), config.weights)
+    file = read_state_dict(config.weights)
+    model, report = _from_state(config, classes, file.tensors, config.weights)
+    return model, file.complete(report)
 
 
 def _given(config: ModelConfig, **found: str) -> ModelConfig:
     """The config with what was found out about its weights, where it says "auto"."""
     return replace(config, **{name: value for name, value in found.items() if getattr(config, name) == "auto"})  # type: ignore[arg-type]
-
-
-def _read(location: Location) -> bytes:
-    try:
-        return location.read_bytes()
-    except OSError as error:
-        kinds = "a .pth state dict, a .caffemodel or a checkpoint"
-        raise UserError(f"no weights at {location} ({type(error).__name__}): give the path of {kinds}") from None
-
-
-def read_state_dict(uri: str) -> dict[str, Tensor]:
-    """Tensors by name from a .pth file at a local path or s3:// URI; UserError when there is no such file."""
-    content = _read(locate(uri))
-    try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{uri} is not a state dict that torch can load safely: {reason}") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{uri} holds no state dict (tensors by name)")
-    return state
 
 
 def _download(config: ModelConfig) -> dict[str, Tensor]:
