@@ -16,7 +16,7 @@ from deeplab_ray.presets import paper as presets
 @dataclasses.dataclass(frozen=True)
 class Args:
     preset: Positional[str]
-    """Name of a preset (see below)."""
+    """Name of a preset."""
     crop: int = 0
     """Side of the square image in pixels; 0: the preset's training crop."""
     classes: int = 0
@@ -27,7 +27,7 @@ def main() -> dict[str, Any]:
     args = cli.parse(
         Args,
         prog="describe.py",
-        description=f"Print what a preset's network is made of.\n\nPresets:\n{presets.overview()}",
+        description="Print what a preset's network is made of. jobs/train.py --list shows all presets.",
     )
     preset = presets.get(args.preset)
     if args.crop < 0 or args.classes < 0:

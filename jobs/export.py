@@ -10,7 +10,6 @@ from tyro.conf import Positional
 
 from deeplab_ray import cli
 from deeplab_ray.errors import UserError
-from deeplab_ray.presets import paper as presets
 from deeplab_ray.storage.location import check_access, locate
 
 
@@ -29,7 +28,7 @@ def main() -> dict[str, Any]:
         Args,
         prog="export.py",
         description="Write a checkpoint's network as an ONNX file: images, uint8 RGB N×H×W×3, in; scores, float "
-        f"N×C×H×W, out.\n\nPresets that a checkpoint may come from:\n{presets.overview()}",
+        "N×C×H×W, out.",
     )
     output = locate(args.output)
     check_access(locate(args.checkpoint), output)

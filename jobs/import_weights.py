@@ -23,7 +23,7 @@ class Args:
     """A .caffemodel (DeepLab v2's, or ImageNet's VGG-16), a .pth (torchvision's, deeplab-pytorch's), or a checkpoint
     of ours; a local path or s3:// URI."""
     preset: str
-    """Whose network it is for (see below)."""
+    """Name of the preset whose network it is for."""
     output: str
     """Folder of the checkpoint to write; a local path or s3:// URI."""
     dataset: str = ""
@@ -36,7 +36,7 @@ def main() -> dict[str, Any]:
     args = cli.parse(
         Args,
         prog="import_weights.py",
-        description=f"Turn a file of pretrained weights into a checkpoint.\n\nPresets:\n{presets.overview()}",
+        description="Turn a file of pretrained weights into a checkpoint. jobs/train.py --list shows all presets.",
     )
     config = presets.get(args.preset).config
     if not args.dataset and config.model.dataset not in datasets.names():

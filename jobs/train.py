@@ -23,7 +23,7 @@ from deeplab_ray.storage.location import check_access, locate
 @dataclasses.dataclass(frozen=True)
 class Args:
     preset: Positional[str]
-    """Name of a preset (see below); every flag starts from its values."""
+    """Name of a preset; every flag starts from its values."""
     data: str
     """Output of jobs/prepare.py: a local path or s3:// URI."""
     output: str
@@ -49,7 +49,7 @@ def main() -> dict[str, Any]:
     args = cli.parse(
         Args,
         prog="train.py",
-        description=f"Train DeepLab on prepared shards.\n\nPresets:\n{presets.overview()}",
+        description="Train DeepLab on prepared shards. jobs/train.py --list shows all presets.",
         argv=argv,
         default=Args(preset, MISSING, MISSING, config),
     )

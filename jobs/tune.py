@@ -22,7 +22,7 @@ from deeplab_ray.presets import paper as presets
 @dataclasses.dataclass(frozen=True)
 class Args:
     preset: Positional[str]
-    """Name of a preset (see below); every flag starts from its values."""
+    """Name of a preset; every flag starts from its values."""
     data: str
     """Output of jobs/prepare.py: a local path or s3:// URI; trials train on "train" and are judged on "val"."""
     output: str
@@ -38,7 +38,7 @@ def main() -> dict[str, Any]:
     args = cli.parse(
         Args,
         prog="tune.py",
-        description=f"Search learning rate, batch and poly power with Ray Tune.\n\nPresets:\n{presets.overview()}",
+        description="Search learning rate, batch and poly power with Ray Tune. jobs/train.py --list shows all presets.",
         argv=argv,
         default=Args(preset, MISSING, MISSING, config, SearchConfig()),
     )

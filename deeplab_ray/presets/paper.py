@@ -220,12 +220,6 @@ def get(name: str) -> Preset:
     return _BY_NAME[name]
 
 
-def overview() -> str:
-    """A line for every preset, for --help."""
-    width = max(map(len, _BY_NAME))
-    return "\n".join(f"  {preset.name:<{width}}  {preset.describe()}" for preset in _PRESETS)
-
-
 def format_tables() -> str:
     """All presets, table by table: name, what is switched on, published mIoU before and after the CRF."""
     name_width = max(map(len, _BY_NAME))
