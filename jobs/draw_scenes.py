@@ -8,7 +8,6 @@ from typing import Any
 
 from deeplab_ray.cli import parse, run_job
 from deeplab_ray.errors import UserError
-from deeplab_ray.presets import paper as presets
 from deeplab_ray.scenes.draw import draw
 from deeplab_ray.storage.location import check_access, check_folder, locate
 
@@ -33,8 +32,7 @@ def main() -> dict[str, Any]:
     args = parse(
         Args,
         prog="draw_scenes.py",
-        description="Draw street scenes in Cityscapes' layout; then: jobs/prepare.py scenes, or cityscapes.\n\n"
-        f"Presets, for jobs/train.py:\n{presets.overview()}",
+        description="Draw street scenes in Cityscapes' layout; then: jobs/prepare.py scenes, or cityscapes.",
     )
     counts = {"train": args.train, "val": args.val}
     if min(counts.values()) < 0 or not any(counts.values()):

@@ -12,7 +12,6 @@ from deeplab_ray import cli
 from deeplab_ray.config.recipe import FLAT, CRFParams, InferenceConfig, TestConfig, load
 from deeplab_ray.errors import UserError
 from deeplab_ray.on_ray import session
-from deeplab_ray.presets import paper as presets
 from deeplab_ray.storage.location import check_access, locate
 
 
@@ -72,8 +71,7 @@ def main() -> dict[str, Any]:
     args = cli.parse(
         Args,
         prog="evaluate.py",
-        description="Measure a checkpoint before and after the CRF; write a report.\n\n"
-        f"Presets that a checkpoint may come from:\n{presets.overview()}",
+        description="Measure a checkpoint before and after the CRF; write a report.",
     )
     crf = _crf(args.crf)
     check_access(locate(args.checkpoint))

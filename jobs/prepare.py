@@ -11,12 +11,9 @@ import tyro
 from deeplab_ray import datasets
 from deeplab_ray.cli import parse, run_job
 from deeplab_ray.on_ray.session import start_ray
-from deeplab_ray.presets import paper as presets
 
-DESCRIPTION = (
-    "Check a dataset's images and labels and write them as shards.\n\nDatasets:\n"
-    + "\n".join(f"  {name:<11} {datasets.get(name).title}" for name in datasets.names())
-    + f"\n\nPresets, which jobs/train.py then trains on them:\n{presets.overview()}"
+DESCRIPTION = "Check a dataset's images and labels and write them as shards.\n\nDatasets:\n" + "\n".join(
+    f"  {name:<11} {datasets.get(name).title}" for name in datasets.names()
 )
 
 

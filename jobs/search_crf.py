@@ -9,7 +9,6 @@ from typing import Annotated, Any
 from deeplab_ray import cli
 from deeplab_ray.config.recipe import FLAT, InferenceConfig, to_json
 from deeplab_ray.on_ray import session
-from deeplab_ray.presets import paper as presets
 from deeplab_ray.storage.location import check_access, check_file, locate
 
 
@@ -33,7 +32,7 @@ def main() -> dict[str, Any]:
         Args,
         prog="search_crf.py",
         description="Search w1, sigma_alpha and sigma_beta of the CRF for a checkpoint, as section 4.1 of the "
-        f"paper does, on a coarse grid.\n\nPresets that a checkpoint may come from:\n{presets.overview()}",
+        "paper does, on a coarse grid.",
     )
     output = locate(args.output)
     check_access(output)

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "deeplab_ray"
 # From the ground up. A room may import from itself and from those before it.
 FLOORS = (
     "errors",
+    "console",
     "machine",
     "checks",
     "storage",
@@ -64,7 +65,7 @@ def modules() -> dict[str, Path]:
 
 def imports(path: Path) -> Iterator[str]:
     """Names of all modules that a file imports anywhere in it, functions included; also by their names in a text."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -16,6 +16,7 @@ from deeplab_ray.config.recipe import Recipe
 from deeplab_ray.errors import UserError
 from deeplab_ray.models.network import Network
 from deeplab_ray.models.networks import create
+from deeplab_ray.models.weights.files import foreign
 from deeplab_ray.runs import META, Provenance
 from deeplab_ray.storage.location import Location
 
@@ -93,9 +94,13 @@ def restore(location: Location, network: nn.Module, optimizer: optim.Optimizer) 
 
 def _tensors(location: Location) -> dict[str, Tensor]:
     try:
-        return torch.load(io.BytesIO(location.read_bytes()), map_location="cpu", weights_only=True)
+        content = location.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{location} is missing: the checkpoint is incomplete, take another") from None
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        kind = type(error).__name__
-        raise UserError(f"{location} cannot be read ({kind}): the checkpoint is broken, take another") from None
+        kind = foreign(content)
+        # Not PyTorch's own words, which advise to load unsafely.
+        reason = f"it is {kind[0]}" if kind else type(error).__name__
+        raise UserError(f"{location} cannot be read ({reason}): the checkpoint is broken, take another") from None

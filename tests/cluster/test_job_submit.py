@@ -206,7 +206,7 @@ def test_prepare_train_and_evaluate_on_a_cluster_with_a_token(
     assert "\nerror: unknown preset 'no-such-preset': choose from" in mistaken.stdout + mistaken.stderr
 
     for job in (prepared, trained, evaluated, mistaken):
-        for secret in (s3.environment["AWS_SECRET_ACCESS_KEY"], token.read_text()):
+        for secret in (s3.environment["AWS_SECRET_ACCESS_KEY"], token.read_text(encoding="utf-8")):
             assert secret not in job.stdout + job.stderr
 
 

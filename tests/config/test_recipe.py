@@ -249,11 +249,8 @@ def test_tables_name_every_preset_with_its_figures() -> None:
     assert len([line for line in lines if "largefov-step-b30-6k" in line]) == 2  # in the table of kernels, too
 
 
-def test_overview_has_a_line_for_each_preset_with_its_figures() -> None:
-    lines = presets.overview().splitlines()
-    assert [line.split()[0] for line in lines] == presets.names()
-    line = next(line for line in lines if "voc12-vgg16-aspp-l" in line)
-    assert "68.96 before and 71.57 after the CRF" in line
+def test_a_preset_describes_itself_with_its_figures() -> None:
+    assert "68.96 before and 71.57 after the CRF" in presets.get("voc12-vgg16-aspp-l").describe()
 
 
 def test_unknown_preset_is_refused_with_the_names() -> None:

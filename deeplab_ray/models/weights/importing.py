@@ -51,7 +51,7 @@ class Imported:
 
     @property
     def unused(self) -> int:
-        """Tensors of the file that the network has no use for."""
+        """Tensors and other entries of the file that the network has no use for."""
         return sum(not line.tensor for line in self.report)
 
 

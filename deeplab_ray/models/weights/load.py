@@ -1,7 +1,6 @@
 """Where a network's weights come from: a download, a file of any kind that people have, a checkpoint, or chance."""
 
 import hashlib
-import io
 import urllib.error
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,9 @@ from deeplab_ray.models.network import Network
 from deeplab_ray.models.networks import create, network_class
 from deeplab_ray.models.weights import own
 from deeplab_ray.models.weights.caffe_format import parse
+from deeplab_ray.models.weights.files import read_file, read_state_dict
 from deeplab_ray.models.weights.mapping import Line, StateDict
-from deeplab_ray.models.weights.start import DOWNLOADS, KINDS, STAGES, check_start
+from deeplab_ray.models.weights.start import DOWNLOADS, STAGES, check_start
 from deeplab_ray.storage.location import Location, locate
 
 
@@ -51,34 +51,15 @@ def load(config: NetworkConfig, classes: int, names: tuple[str, ...] | None = No
             raise UserError(f"there are no downloads for {config.name}: give --weights FILE, or --weights random")
         tensors = _download(config)
         return Loaded(*kind.pretrained(config, classes, StateDict(f"{config.weights}'s weights", tensors)), None)
-    location = locate(config.weights)
     if not config.weights.endswith((".pth", ".pt", ".caffemodel")) and (place := _checkpoint(config.weights)):
         return Loaded(*own.from_checkpoint(config, classes, names, place), own.digest(place))
-    content = _read(location)
-    digest = hashlib.sha256(content).hexdigest()
     if config.weights.endswith(".caffemodel"):
+        content = read_file(locate(config.weights))
+        digest = hashlib.sha256(content).hexdigest()
         return Loaded(*kind.pretrained(config, classes, parse(content, config.weights)), digest)
-    found = StateDict(config.weights, state_dict(content, config.weights))
-    return Loaded(*kind.pretrained(config, classes, found), digest)
-
-
-def _read(location: Location) -> bytes:
-    try:
-        return location.read_bytes()
-    except OSError as error:
-        raise UserError(f"no weights at {location} ({type(error).__name__}): give the path of {KINDS}") from None
-
-
-def state_dict(content: bytes, where: str) -> dict[str, Tensor]:
-    """Tensors by name from the content of a .pth file; UserError if it is none."""
-    try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{where} is not a state dict that torch can load safely: {reason}") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{where} holds no state dict (tensors by name)")
-    return state
+    file = read_state_dict(config.weights)
+    network, report = kind.pretrained(config, classes, StateDict(config.weights, file.tensors))
+    return Loaded(network, file.complete(report), file.sha256)
 
 
 def _download(config: NetworkConfig) -> dict[str, Tensor]:

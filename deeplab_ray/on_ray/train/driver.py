@@ -15,11 +15,12 @@ import ray.train
 import ray.train.torch
 
 from deeplab_ray import runs
+from deeplab_ray.cli import origin
 from deeplab_ray.config.io import to_json
 from deeplab_ray.config.network import NetworkConfig
 from deeplab_ray.config.recipe import Recipe
 from deeplab_ray.config.resources import TrainingResources
-from deeplab_ray.errors import UserError
+from deeplab_ray.errors import JobError, UserError
 from deeplab_ray.models import checkpoint
 from deeplab_ray.models.weights.load import load
 from deeplab_ray.models.weights.start import is_file
@@ -56,7 +57,8 @@ def run(request: Request, callbacks: tuple[ray.train.UserCallback, ...] = ()) ->
     """Train, and leave checkpoints in the output. Ray must be initialised.
 
     Raises UserError for a resumed run that would learn something else, for a cluster that cannot hold the workers, for
-    weights that do not load, and for a training that diverged.
+    weights that do not load, and for a training that diverged; JobError if the workers failed more often than
+    `max_failures` allows.
     """
     recipe, resources, place = request.recipe, request.resources, request.output
     provenance = Provenance(
@@ -107,7 +109,10 @@ def run(request: Request, callbacks: tuple[ray.train.UserCallback, ...] = ()) ->
             execution_options=ray.data.ExecutionOptions(preserve_order=True), enable_shard_locality=False
         ),
     )
-    until_interrupted(trainer.fit)
+    try:
+        until_interrupted(trainer.fit)
+    except ray.train.TrainingFailedError as error:
+        raise JobError(f"the training stopped ({origin(error)}): fix the cause, then go on with --resume") from error
     return _result(place, recipe)
 
 

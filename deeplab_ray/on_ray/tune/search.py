@@ -16,10 +16,11 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
+from deeplab_ray.cli import origin
 from deeplab_ray.config.io import to_json
 from deeplab_ray.config.resources import TrainingResources
 from deeplab_ray.config.search import SearchConfig
-from deeplab_ray.errors import UserError
+from deeplab_ray.errors import JobError, UserError
 from deeplab_ray.on_ray.resources import CPUS_FOR_DATA, check_workers_fit, gpus_per_worker, workers_that_fit
 from deeplab_ray.on_ray.train import driver as trainer
 from deeplab_ray.on_ray.tune.space import BEST, Request, at_point
@@ -123,7 +124,9 @@ def run(request: Request) -> tuple[list[Trial], str]:
     tried = (_trial(results[i].config or {}, results[i].metrics or {}) for i in range(len(results)))
     trials = sorted((trial for trial in tried if trial), key=lambda trial: -trial.miou)
     if not trials:
-        raise RuntimeError("no trial reported a score") from next(iter(results.errors), None)
+        first = next(iter(results.errors), None)
+        reason = f" ({origin(first)})" if first else ""
+        raise JobError(f"no trial reported a score{reason}: try one alone with jobs/train.py") from first
     best = at_point(recipe, dataclasses.asdict(trials[0]))
     (place / _TABLE).write_bytes(json.dumps([dataclasses.asdict(trial) for trial in trials], indent=2).encode())
     (place / BEST).write_bytes(to_json(best).encode())

@@ -24,7 +24,7 @@ from ray.util.state import list_actors
 from deeplab_ray import datasets
 from deeplab_ray.config.recipe import Config, from_json
 from deeplab_ray.datasets import decode_image
-from deeplab_ray.errors import UserError
+from deeplab_ray.errors import JobError, UserError
 from deeplab_ray.local.s3_server import EmbeddedS3
 from deeplab_ray.models import checkpoint, upsample_scores
 from deeplab_ray.models.networks.deeplab_v2 import resolve
@@ -129,7 +129,7 @@ def test_an_aborted_run_is_refused_without_resume_and_goes_on_with_it(
         trainer.run(CONFIG, prepared_scenes, output, resume=True)
     once = dataclasses.replace(CONFIG, runtime=dataclasses.replace(CONFIG.runtime, max_failures=0))
     killer = KillWorker(at=2, log=tmp_path / "reported")
-    with pytest.raises(ray.train.WorkerGroupError):
+    with pytest.raises(JobError, match=r"^the training stopped \(\w+: .*\): fix the cause, then go on with --resume$"):
         trainer.run(once, prepared_scenes, output, callbacks=(killer,))
     assert killer.noted() in (["2", "failed"], ["2", "4", "failed"])
     with pytest.raises(UserError, match=f"{output} already holds a training run: pass --resume"):
