@@ -64,12 +64,18 @@ class Start:
         """The preset's."""
         return self.preset.name if self.preset else ""
 
+    @property
+    def warning(self) -> str:
+        """What is missing to do with the preset as published; empty if nothing is."""
+        if self.preset is None or self.preset.is_available:
+            return ""
+        return f"note: {self.name}: {self.preset.missing}; give --data another prepared set"
+
     def note(self, reader: str) -> str:
-        """What a user should know who takes this start on data that `reader` prepared; empty if there is nothing."""
+        """What a user should know whose data were prepared by another reader than the preset's; else empty."""
         if self.preset is None or self.preset.dataset == reader:
             return ""
-        missing = f" ({self.preset.missing})" if self.preset.missing else ""
-        return f"note: {self.name} is meant for {self.preset.dataset}{missing}; these data are {reader}'s"
+        return f"note: {self.name} was published for {self.preset.dataset}; these data are of {reader}"
 
 
 def start(argv: list[str]) -> Start:

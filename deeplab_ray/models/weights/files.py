@@ -58,10 +58,10 @@ class Unwrapped:
     """The name in the file of each tensor, after those of the dicts around it: state_dict/module.conv1.weight."""
     conversions: dict[str, str] = field(default_factory=dict)
     """Of the tensors that were of another type: from which."""
-    sha256: str = ""
-    """Of the file."""
     ignored: dict[str, str] = field(default_factory=dict)
     """What else the file holds, with what it is."""
+    sha256: str = ""
+    """Of the file."""
 
     def complete(self, report: list[Line]) -> list[Line]:
         """A report on `tensors`, told by the file's own names, with conversions and with what the file holds beside."""
