@@ -173,9 +173,7 @@ def test_a_run_does_not_go_on_as_another_one_and_each_difference_is_named(
     }
     output = locate("s3://tests/runs/reference")
     before = (output / "run.json").read_bytes()
-    with pytest.raises(
-        UserError, match=f"the run at {output} has .*: go on with that, or start another"
-    ) as refusal:
+    with pytest.raises(UserError, match=f"the run at {output} has .*: go on with that, or start another") as refusal:
         trainer.train(dataclasses.replace(longer, **parts), RESOURCES, prepared_scenes, output.uri, resume=True)
     assert all(difference in str(refusal.value) for difference in named)
     assert (output / "run.json").read_bytes() == before
