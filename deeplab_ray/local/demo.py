@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from deeplab_ray import cli, datasets
+from deeplab_ray import cli
 from deeplab_ray.config.recipe import Recipe
 from deeplab_ray.config.resources import TrainingResources
 from deeplab_ray.crf import CRFParams, DenseCRF
@@ -63,7 +63,7 @@ def run(output: str, iterations: int) -> dict[str, Any]:
             s3.make_bucket("demo")
             say(f"S3 server is up at {s3.environment['AWS_ENDPOINT_URL']}")
             try:
-                with _beside(_compile, len(datasets.get("scenes").classes)):
+                with _beside(_compile, len(preset.classes)):
                     result = _steps(Path(folder), place, recipe, resources, say)
             finally:
                 # Not by an import: Ctrl-C may have come in the middle of the first one.
