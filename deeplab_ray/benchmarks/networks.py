@@ -24,7 +24,7 @@ from deeplab_ray.training.optimizer import build_optimizer
 from deeplab_ray.training.step import train_step
 
 CLASSES = 21
-# Preset, its head in words, and training speed in images/s in the paper.
+# Preset, its head as a text, and training speed in images/s in the paper.
 KERNELS = (
     ("voc12-vgg16-k7r4", "7×7, rate 4", 1.44),
     ("voc12-vgg16-k4r4", "4×4, rate 4", 2.90),
