@@ -45,6 +45,7 @@ def run_job(main: Callable[[], dict[str, Any]]) -> NoReturn:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _interrupt)
     try:
+        _check_arguments(sys.argv[1:])
         result = main()
     except KeyboardInterrupt:
         _end(130, "error: interrupted")
@@ -58,6 +59,18 @@ def run_job(main: Callable[[], dict[str, Any]]) -> NoReturn:
     # JSON has no NaN.
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in result.items()}
     _end(0, f"RESULT {json.dumps(finite, allow_nan=False)}")
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Raise UserError for names of files that this locale cannot read: neither pyarrow nor Ray takes them."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            shown = argument.encode(errors="replace").decode()
+            raise UserError(
+                f"{shown!r} cannot be read as {sys.getfilesystemencoding()}: name files in UTF-8, and set PYTHONUTF8=1"
+            ) from None
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
