@@ -28,7 +28,7 @@ _PREFIXES = ("module.", "model.", "net.", "network.")
 """What DataParallel, DDP, Lightning and modules around the network put before every name."""
 _INSIDE = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """What torch.compile, FSDP and activation checkpointing put into names."""
-_UNKNOWN_CLASS = re.compile(r"Unsupported global: GLOBAL (\S+) was not")
+_UNKNOWN_CLASS = re.compile(r"GLOBAL (\S+) (?:was not|whose module)")
 _MAX_UNKNOWN_CLASSES = 100
 
 _ARCHIVES = {
@@ -157,7 +157,6 @@ def _foreign_text(content: bytes, download: str) -> tuple[str, str] | None:
         text = content[:512].decode("utf-8", errors="ignore" if len(content) > 512 else "strict")
     except UnicodeDecodeError:
         return None
-    # A pickle of the first protocol is text, too, but of no file that torch.save writes.
     if all(character.isprintable() or character in "\r\n\t\ufeff" for character in text):
         return "text", download
     return None
