@@ -4,11 +4,14 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from deeplab_ray.presets import paper as presets
+
+Job = subprocess.CompletedProcess[str]
 
 JOBS = Path(__file__).parents[2] / "jobs"
 # benchmark's flags are those of its subcommands.
@@ -17,10 +20,9 @@ COMMANDS += [("benchmark", "networks"), ("benchmark", "training")]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_help_lists_the_presets_and_explains_every_flag(command: tuple[str, ...]) -> None:
+def test_help_lists_the_presets_and_explains_every_flag(command: tuple[str, ...], run_here: Callable[..., Job]) -> None:
     job, *subcommand = command
-    line = [sys.executable, str(JOBS / f"{job}.py"), *subcommand, "--help"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    done = run_here(job, *subcommand, "--help")
     assert done.returncode == 0, done.stderr
     flags = re.split(r"^│ (?=-)", done.stdout, flags=re.MULTILINE)[1:]
     for flag in flags:
