@@ -13,7 +13,8 @@ from deeplab_ray.config.recipe import FLAT, CRFParams, InferenceConfig, TestConf
 from deeplab_ray.errors import UserError
 from deeplab_ray.on_ray import session
 from deeplab_ray.presets import paper as presets
-from deeplab_ray.storage.location import check_access, locate
+from deeplab_ray.storage.access import check_access
+from deeplab_ray.storage.location import locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +77,7 @@ def main() -> dict[str, Any]:
         f"Presets that a checkpoint may come from:\n{presets.overview()}",
     )
     crf = _crf(args.crf)
-    check_access(locate(args.checkpoint))
+    check_access(read=[locate(args.checkpoint)])
     test = _test(args)
     session.set_environment()
     from deeplab_ray.on_ray.infer import evaluate as evaluation

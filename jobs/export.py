@@ -11,7 +11,8 @@ from tyro.conf import Positional
 from deeplab_ray import cli
 from deeplab_ray.errors import UserError
 from deeplab_ray.presets import paper as presets
-from deeplab_ray.storage.location import check_access, locate
+from deeplab_ray.storage.access import check_access
+from deeplab_ray.storage.location import locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ def main() -> dict[str, Any]:
         f"N×C×H×W, out.\n\nPresets that a checkpoint may come from:\n{presets.overview()}",
     )
     output = locate(args.output)
-    check_access(locate(args.checkpoint), output)
+    check_access(read=[locate(args.checkpoint)], write_files=[output])
     if output.exists() and not args.overwrite:
         raise UserError(f"{args.output} exists: give another --output, or --overwrite")
     from deeplab_ray.models import checkpoint

@@ -14,7 +14,8 @@ from tyro.conf import Positional
 from deeplab_ray import cli, datasets
 from deeplab_ray.errors import UserError
 from deeplab_ray.presets import paper as presets
-from deeplab_ray.storage.location import check_access, locate
+from deeplab_ray.storage.access import check_access
+from deeplab_ray.storage.location import locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ def main() -> dict[str, Any]:
         )
     dataset = datasets.get(args.dataset or config.model.dataset)
     source = locate(args.file)
-    check_access(source, locate(args.output))
+    check_access(read=[source], write_files=[locate(args.output) / "checkpoint.json"])
     model = dataclasses.replace(config.model, dataset=dataset.name, weights=source.uri)
     from deeplab_ray.models.weights.importing import import_weights
     from deeplab_ray.models.weights.mapping import format_report

@@ -17,7 +17,8 @@ from deeplab_ray.config.recipe import FLAT, Config
 from deeplab_ray.on_ray import session
 from deeplab_ray.presets import paper as presets
 from deeplab_ray.shards import open_split
-from deeplab_ray.storage.location import check_access, locate
+from deeplab_ray.storage.access import check_access
+from deeplab_ray.storage.location import locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,7 @@ def main() -> dict[str, Any]:
         default=Args(preset, MISSING, MISSING, config),
     )
     # `trainer.run` checks, too; here a mistake is told before Ray has to start.
-    check_access(locate(args.data), locate(args.output))
+    check_access(read=[locate(args.data)], write=[locate(args.output)])
     open_split(args.data, args.train_split)
     session.start_ray()
     from deeplab_ray.on_ray.train import driver as trainer

@@ -23,7 +23,8 @@ from deeplab_ray.machine import usable_cpus
 from deeplab_ray.on_ray import session
 from deeplab_ray.presets import paper as presets
 from deeplab_ray.scenes import draw as scenes
-from deeplab_ray.storage.location import Location, check_folder, locate
+from deeplab_ray.storage.access import check_folder
+from deeplab_ray.storage.location import Location, locate
 
 PRESET = "scenes-resnet18-largefov"
 WORKERS = 2
@@ -54,9 +55,9 @@ def run(output: str, iterations: int) -> dict[str, Any]:
         runtime=replace(config.runtime, workers=WORKERS),
     )
     place = locate(output)
-    check_folder(place)
     if place.is_s3:
         raise UserError(f"--output {output} would go with the demo's S3 server: give a local folder")
+    check_folder(place)
     for name in _NOT_OURS:
         os.environ.pop(name, None)
     try:

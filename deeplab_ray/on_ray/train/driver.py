@@ -23,7 +23,8 @@ from deeplab_ray.on_ray.resources import check_workers_fit, gpus_per_worker
 from deeplab_ray.on_ray.train.plan import Job
 from deeplab_ray.on_ray.train.worker import train_worker
 from deeplab_ray.shards import Split, open_split
-from deeplab_ray.storage.location import check_access, check_folder, locate
+from deeplab_ray.storage.access import check_access
+from deeplab_ray.storage.location import locate
 
 T = TypeVar("T")
 
@@ -60,8 +61,7 @@ def run(
     holds a run (unless `resume`), a cluster that cannot hold the workers, and weights that do not load.
     """
     place = locate(output)
-    check_access(locate(data), place)
-    check_folder(place)
+    check_access(read=[locate(data)], write=[place])
     if place.is_root:
         raise UserError(f"output {output!r} is a whole bucket or disk: name a folder in it, such as {output}/run-1")
     train = open_fitting(data, train_split, config)
@@ -189,7 +189,7 @@ def checked_weights(config: Config, split: Split) -> Config:
     if config.model.weights not in NAMED_WEIGHTS:
         # A worker's working directory is another.
         weights = locate(config.model.weights)
-        check_access(weights)
+        check_access(read=[weights])
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, weights=weights.uri))
     if config.model.weights == "random":
         return dataclasses.replace(config, model=resolve(config.model))

@@ -20,7 +20,8 @@ from deeplab_ray.config.recipe import Config, SearchConfig, to_json
 from deeplab_ray.errors import UserError
 from deeplab_ray.on_ray.resources import CPUS_FOR_DATA, check_workers_fit, gpus_per_worker, workers_that_fit
 from deeplab_ray.on_ray.train import driver as trainer
-from deeplab_ray.storage.location import check_access, check_folder, locate
+from deeplab_ray.storage.access import check_access
+from deeplab_ray.storage.location import locate
 
 _DRIVER_CPUS = 0.1
 _BEST = "best.json"
@@ -84,8 +85,7 @@ def run(config: Config, search: SearchConfig, data: str, output: str) -> tuple[l
     Ray must be initialised. Raises UserError for a search that the cluster cannot hold.
     """
     place = locate(output)
-    check_access(locate(data), place)
-    check_folder(place)
+    check_access(read=[locate(data)], write=[place])
     check_space(config, search)
     train, _ = (trainer.open_fitting(data, split, config) for split in ("train", "val"))
     if (place / _BEST).exists():
