@@ -12,7 +12,8 @@ from deeplab_ray import cli
 from deeplab_ray.config.recipe import FLAT, CRFParams, InferenceConfig, TestConfig, load
 from deeplab_ray.errors import UserError
 from deeplab_ray.on_ray import session
-from deeplab_ray.storage.location import check_access, locate
+from deeplab_ray.storage.access import check_access
+from deeplab_ray.storage.location import locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +75,7 @@ def main() -> dict[str, Any]:
         description="Measure a checkpoint before and after the CRF; write a report.",
     )
     crf = _crf(args.crf)
-    check_access(locate(args.checkpoint))
+    check_access(read=[locate(args.checkpoint)])
     test = _test(args)
     session.set_environment()
     from deeplab_ray.on_ray.infer import evaluate as evaluation

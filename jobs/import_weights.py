@@ -16,7 +16,8 @@ from deeplab_ray import cli
 from deeplab_ray.errors import UserError
 from deeplab_ray.presets import lookup
 from deeplab_ray.presets.preset import class_names
-from deeplab_ray.storage.location import check_access, locate
+from deeplab_ray.storage.access import check_access
+from deeplab_ray.storage.location import locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,7 @@ def main() -> dict[str, Any]:
         )
     classes = class_names(args.dataset or preset.dataset)
     source = locate(args.file)
-    check_access(source, locate(args.output))
+    check_access(read=[source], write_files=[locate(args.output) / "checkpoint.json"])
     network = dataclasses.replace(preset.recipe.network, weights=source.uri)
     recipe = dataclasses.replace(preset.recipe, network=network, seed=args.seed)
     from deeplab_ray.models.weights.importing import import_weights

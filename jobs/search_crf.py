@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from deeplab_ray import cli
 from deeplab_ray.config.recipe import FLAT, InferenceConfig, to_json
 from deeplab_ray.on_ray import session
-from deeplab_ray.storage.location import check_access, check_file, locate
+from deeplab_ray.storage.access import check_access
+from deeplab_ray.storage.location import locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +36,7 @@ def main() -> dict[str, Any]:
         "paper does, on a coarse grid.",
     )
     output = locate(args.output)
-    check_access(output)
-    check_file(output)
+    check_access(read=[locate(args.checkpoint), locate(args.data)], write_files=[output])
     session.start_ray()
     from deeplab_ray.on_ray.infer import evaluate as evaluation
 

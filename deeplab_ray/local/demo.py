@@ -24,7 +24,8 @@ from deeplab_ray.machine import usable_cpus
 from deeplab_ray.on_ray import session
 from deeplab_ray.presets import lookup as presets
 from deeplab_ray.scenes import draw as scenes
-from deeplab_ray.storage.location import Location, check_folder, locate
+from deeplab_ray.storage.access import check_folder
+from deeplab_ray.storage.location import Location, locate
 
 PRESET = "scenes-resnet18-largefov"
 WORKERS = 2
@@ -52,9 +53,9 @@ def run(output: str, iterations: int) -> dict[str, Any]:
     recipe = replace(preset.recipe, solver=replace(preset.recipe.solver, iterations=iterations))
     resources = replace(preset.resources, workers=WORKERS)
     place = locate(output)
-    check_folder(place)
     if place.is_s3:
         raise UserError(f"--output {output} would go with the demo's S3 server: give a local folder")
+    check_folder(place)
     for name in _NOT_OURS:
         os.environ.pop(name, None)
     try:

@@ -22,7 +22,8 @@ from deeplab_ray.datasets import Dataset, Pair, decode_image
 from deeplab_ray.datasets.base import IGNORE
 from deeplab_ray.errors import UserError
 from deeplab_ray.shards import MANIFEST, Bad, Manifest, Shard, write_shard
-from deeplab_ray.storage.location import Location, check_access, check_folder, locate
+from deeplab_ray.storage.access import check_access
+from deeplab_ray.storage.location import Location, locate
 
 REJECTED = "manifest.rejected.json"
 _PROGRESS_EVERY_S = 5.0
@@ -124,10 +125,9 @@ def prepare(
     what, place, target = datasets.get(dataset), locate(source), locate(output)
     if rows_per_shard < 1:
         raise UserError(f"rows per shard must be at least 1, not {rows_per_shard}")
-    check_access(place, target)
+    check_access(read=[place], write=[target])
     if not place.exists():
         raise UserError(f"there is no folder {place}: --source is where {dataset} lies")
-    check_folder(target)
     pairs = _find_pairs(what, place, splits)
     replaced = {split: target / split / MANIFEST for split in pairs if (target / split / MANIFEST).exists()}
     if replaced and not overwrite:

@@ -21,9 +21,11 @@ from deeplab_ray.on_ray.infer import pipeline as inference
 from deeplab_ray.on_ray.resources import plan_pools
 from deeplab_ray.report import EvaluationReport, GalleryRow, write_report
 from deeplab_ray.shards import Split, open_split
-from deeplab_ray.storage.location import Location, check_access, check_folder, locate
+from deeplab_ray.storage.access import check_access
+from deeplab_ray.storage.location import Location, locate
 
 GALLERY = 12
+_CONFIG, _PAGE = "config.json", "report.html"
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Evaluation:
 def open_checked(checkpoint_uri: str, data: str, split_name: str) -> tuple[Split, Location, CheckpointMeta]:
     """The split, the checkpoint's place and its meta data; UserError where they do not go together, or where the
     network cannot be loaded, which an actor would try again and again."""
-    check_access(locate(checkpoint_uri), locate(data))
+    check_access(read=[locate(checkpoint_uri), locate(data)])
     split = open_split(data, split_name)
     place = checkpoint.find(checkpoint_uri)
     meta = checkpoint.read_meta(place)
@@ -159,8 +161,7 @@ def default_output(checkpoint_uri: str, split_name: str) -> str:
 def check_output(output: str) -> None:
     """Raise UserError for a folder in which a report cannot be, or would replace a training run's config."""
     place = locate(output)
-    check_access(place)
-    check_folder(place)
+    check_access(write_files=[place / _CONFIG, place / _PAGE])
     if (place / checkpoint.SNAPSHOT).exists():
         raise UserError(f"{place} holds a training run: give another --output, such as {place}/evaluation")
 
@@ -189,9 +190,9 @@ def publish_report(evaluation: Evaluation, output: str) -> str:
         )
     )
     place = locate(output)
-    (place / "config.json").write_bytes(to_json(config).encode())
-    (place / "report.html").write_bytes(page.encode())
-    return (place / "report.html").uri
+    (place / _CONFIG).write_bytes(to_json(config).encode())
+    (place / _PAGE).write_bytes(page.encode())
+    return (place / _PAGE).uri
 
 
 @dataclass(frozen=True)
