@@ -7,12 +7,13 @@ from deeplab_ray.models.network import Network
 
 
 def build_optimizer(network: Network, solver: SolverConfig, fused: bool | None = None) -> optim.SGD:
-    """SGD over the trainable parameters, each group with the factor of its rate in "rate_factor".
+    """Make SGD over the trainable parameters; each group holds the factor of its learning rate as "rate_factor".
 
-    As in the original solvers' prototxt files: classifier weights ×10 (`classifier_factor`), classifier biases ×20,
-    other biases ×2; weight decay on weights only (`Network.parameter_groups`). `set_rate` applies a base rate to all.
-    PyTorch's momentum holds gradients, Caffe's holds updates: the two differ while the rate changes.
-    fused: update in one kernel; None: if all parameters are on a GPU.
+    As in the prototxt files of the original solvers, classifier weights learn at 10 times the base rate
+    (`classifier_factor`), classifier biases at 20 times, other biases at twice; only weights decay
+    (`Network.parameter_groups`). `set_rate` applies a base rate to all groups.
+    PyTorch's momentum accumulates gradients, Caffe's accumulates updates: the two differ while the rate changes.
+    fused: update all parameters in one kernel; None: do so if all are on a GPU.
     """
     groups = network.parameter_groups()
     return optim.SGD(
@@ -32,6 +33,6 @@ def build_optimizer(network: Network, solver: SolverConfig, fused: bool | None =
 
 
 def set_rate(optimizer: optim.Optimizer, base_rate: float) -> None:
-    """Give every group the base rate times its factor."""
+    """Set the learning rate of every group to the base rate times the group's factor."""
     for group in optimizer.param_groups:
         group["lr"] = base_rate * group["rate_factor"]

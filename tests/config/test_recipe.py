@@ -293,9 +293,9 @@ def test_config_files_that_are_none_are_refused(tmp_path: Path) -> None:
     binary.write_bytes(b"\x89PNG\r\n\xff\xfe")
     other.write_text(json.dumps({"loss": 1.0}))
     for path, sentence in (
-        (tmp_path / "missing.json", "no Config can be read at .*missing.json"),
-        (tmp_path, "no Config can be read at"),
-        (binary, "no Config can be read at .*picture.png"),
+        (tmp_path / "missing.json", "no Config can be read from .*missing.json"),
+        (tmp_path, "no Config can be read from"),
+        (binary, "no Config can be read from .*picture.png"),
         (other, "other.json: unknown field 'loss'"),
     ):
         with pytest.raises(UserError, match=sentence):
