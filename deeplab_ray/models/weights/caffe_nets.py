@@ -186,7 +186,7 @@ def _check_all(layers: dict[str, Layer], expected: dict[str, tuple[Sliding | Non
         name = _canonical(layer.name)
         if name not in expected:
             if layer.type == "Pooling":
-                raise UserError(f"{where}: {layer.name} pools, but this network has no pool there: take another preset")
+                raise UserError(f"{where}: {layer.name} pools where this network does not: the file is of another net")
             continue
         window, epsilon = expected[name]
         if window and layer.window:
