@@ -12,8 +12,8 @@ from deeplab_ray import cli
 from deeplab_ray.config.recipe import FLAT, CRFParams, InferenceConfig, TestConfig, load
 from deeplab_ray.errors import UserError
 from deeplab_ray.on_ray import session
+from deeplab_ray.on_ray.infer.checks import check_inputs
 from deeplab_ray.presets import paper as presets
-from deeplab_ray.storage.location import check_access, locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ def main() -> dict[str, Any]:
         f"Presets that a checkpoint may come from:\n{presets.overview()}",
     )
     crf = _crf(args.crf)
-    check_access(locate(args.checkpoint))
+    check_inputs(args.checkpoint, args.data, args.split)
     test = _test(args)
     session.set_environment()
     from deeplab_ray.on_ray.infer import evaluate as evaluation
@@ -87,7 +87,7 @@ def main() -> dict[str, Any]:
     session.start_ray()
     result = evaluation.evaluate(args.checkpoint, args.data, args.split, crf, args.precision, test, args.resources)
     # Before anything can go wrong with writing.
-    print(format_table(result.dataset.classes, result.confusion, result.confusion_crf), flush=True)
+    print(format_table(result.classes.names, result.confusion, result.confusion_crf), flush=True)
     report = evaluation.publish_report(result, output)
     return {
         "images": result.images,

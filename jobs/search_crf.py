@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from deeplab_ray import cli
 from deeplab_ray.config.recipe import FLAT, InferenceConfig, to_json
 from deeplab_ray.on_ray import session
+from deeplab_ray.on_ray.infer.checks import check_inputs, check_search_size
 from deeplab_ray.presets import paper as presets
 from deeplab_ray.storage.location import check_access, check_file, locate
 
@@ -35,14 +36,16 @@ def main() -> dict[str, Any]:
         description="Search w1, sigma_alpha and sigma_beta of the CRF for a checkpoint, as section 4.1 of the "
         f"paper does, on a coarse grid.\n\nPresets that a checkpoint may come from:\n{presets.overview()}",
     )
+    check_search_size(args.images)
     output = locate(args.output)
     check_access(output)
     check_file(output)
+    check_inputs(args.checkpoint, args.data, args.split)
     session.start_ray()
-    from deeplab_ray.on_ray.infer import evaluate as evaluation
+    from deeplab_ray.on_ray.infer.crf_search import format_crf_search, search_crf
 
-    search = evaluation.search_crf(args.checkpoint, args.data, args.split, args.images, args.resources)
-    print(evaluation.format_crf_search(search))
+    search = search_crf(args.checkpoint, args.data, args.split, args.images, args.resources)
+    print(format_crf_search(search))
     best = search.trials[0]
     output.write_bytes(to_json(best.params).encode())
     return {

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deeplab_ray.config.recipe import ModelConfig, Precision, RuntimeConfig, SolverConfig
-from deeplab_ray.datasets.base import IGNORE
+from deeplab_ray.labels import IGNORE
 from deeplab_ray.models import DeepLab, calibrate_frozen_norms
 from deeplab_ray.models.describe import describe
 from deeplab_ray.presets import paper as presets

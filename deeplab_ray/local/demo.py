@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from deeplab_ray import cli, datasets
+from deeplab_ray import cli
 from deeplab_ray.config.recipe import Config
 from deeplab_ray.crf import CRFParams, DenseCRF
 from deeplab_ray.errors import UserError
@@ -65,7 +65,7 @@ def run(output: str, iterations: int) -> dict[str, Any]:
             s3.make_bucket("demo")
             say(f"S3 server is up at {s3.environment['AWS_ENDPOINT_URL']}")
             try:
-                with _beside(_compile, len(datasets.get("scenes").classes)):
+                with _beside(_compile, len(scenes.CLASS_IDS)):
                     result = _steps(Path(folder), place, config, say)
             finally:
                 # Not by an import: Ctrl-C may have come in the middle of the first one.
@@ -140,9 +140,9 @@ def _steps(folder: Path, output: Location, config: Config, tell: Callable[[str],
     say(f"trained; evaluating {trained.checkpoint}")
     result = evaluation.evaluate(trained.checkpoint, "s3://demo/scenes", "val")
     report = evaluation.publish_report(result, output.uri)
-    strip = gallery_strip(result.worst[-_STRIP_ROWS:], result.dataset)
+    strip = gallery_strip(result.worst[-_STRIP_ROWS:], result.classes)
     strip.save(Path(output.path) / "strip.png")
-    print(format_table(result.dataset.classes, result.confusion, result.confusion_crf))
+    print(format_table(result.classes.names, result.confusion, result.confusion_crf))
     say(f"open {report}")
     return {
         "miou": result.miou,

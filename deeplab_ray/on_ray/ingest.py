@@ -12,6 +12,7 @@ tasks keep the bytes: fetching them in every epoch would take as long as all the
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,9 @@ from numpy.typing import NDArray
 
 from deeplab_ray.augment import augment, epoch_order, sample_rng
 from deeplab_ray.config.recipe import AugmentConfig, Config
-from deeplab_ray.datasets.base import decode_image
-from deeplab_ray.shards import Sample, Split
+from deeplab_ray.images import decode_image, decode_label
+from deeplab_ray.labels import IGNORE
+from deeplab_ray.shards import Sample, Split, read_shard
 from deeplab_ray.storage.location import Location
 
 _FETCH_THREADS = 4
@@ -83,22 +85,37 @@ class FetchCrops:
         """The crop that sample `index` of the split gives in this epoch."""
         sample = _read(self.split, index)
         rng = sample_rng(self.seed, epoch, sample.id)
-        image, label = decode_image(sample.image), self.split.dataset.decode_label(sample.label)
+        image = decode_image(sample.image)
+        # What has no label, in a split of both kinds, teaches nothing.
+        label = decode_label(sample.label) if sample.label else np.full(image.shape[:2], IGNORE, np.uint8)
         return augment(image, label, augmentation, rng)
 
 
 def _read(split: Split, index: int) -> Sample:
-    shards = split.manifest.shards
-    if sum(shard.bytes for shard in shards) > _KEPT_BYTES:
+    """Sample `index`: of a small split out of its shards, each read whole and verified once; of a large one by itself.
+
+    Raises UserError naming the shard where it is damaged or missing.
+    """
+    if sum(shard.bytes for shard in split.manifest.shards) > _KEPT_BYTES:
         return split.read(index)
-    # The path of a shard names the run that wrote it: prepared again, it is another.
-    kept = _kept(split.folder / shards[0].path)
-    if index not in kept:
-        kept[index] = split.read(index)
-    return kept[index]
+    shard, row = split.place(index)
+    kept = _kept(split.folder, split.manifest.digest)
+    # By one thread at a time: two would fetch one shard twice.
+    with kept.lock:
+        if shard.path not in kept.shards:
+            kept.shards[shard.path] = read_shard(split.folder, shard)
+    return kept.shards[shard.path][row]
+
+
+class _Kept:
+    """The samples of one split, by shard, as far as they were read."""
+
+    def __init__(self) -> None:
+        self.shards: dict[str, list[Sample]] = {}
+        self.lock = Lock()
 
 
 @lru_cache(maxsize=2)
-def _kept(first_shard: Location) -> dict[int, Sample]:
-    """Samples of one split by number, as far as they were read."""
-    return {}
+def _kept(folder: Location, digest: str) -> _Kept:
+    """What this process keeps of the split in `folder`, as long as it holds the samples that it has now."""
+    return _Kept()

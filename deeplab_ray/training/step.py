@@ -9,7 +9,7 @@ from torch import distributed as dist
 from torch.nn import functional as F
 
 from deeplab_ray.config.recipe import RuntimeConfig
-from deeplab_ray.datasets.base import IGNORE
+from deeplab_ray.labels import IGNORE
 from deeplab_ray.models.grid import labels_at_stride
 
 # Where scores may lie: FCN's at every pixel, DeepLab's at every 8th, MSC's smallest at every 16th.

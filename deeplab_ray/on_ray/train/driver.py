@@ -117,7 +117,7 @@ def run(
 def open_fitting(data: str, split_name: str, config: Config) -> Split:
     """The prepared split; UserError where there is none, or of another dataset than the config's."""
     split = open_split(data, split_name)
-    found = split.manifest.dataset
+    found = split.manifest.reader
     if found != config.model.dataset:
         raise UserError(
             f"{split.folder} was prepared from {found!r}, but the preset is for {config.model.dataset!r}: "
@@ -193,7 +193,7 @@ def checked_weights(config: Config, split: Split) -> Config:
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, weights=weights.uri))
     if config.model.weights == "random":
         return dataclasses.replace(config, model=resolve(config.model))
-    return dataclasses.replace(config, model=build(config.model, len(split.dataset.classes)).config)
+    return dataclasses.replace(config, model=build(config.model, len(split.classes)).config)
 
 
 def _dataset_factory(job: Job) -> Callable[[], ray.data.Dataset]:

@@ -53,7 +53,7 @@ class Progress:
         if confusion is not None:
             self.history[-1]["miou"] = mean_iou(confusion)
             self.writer.add_scalar("validation/miou", mean_iou(confusion), done)
-            for name, value in zip(self.job.train.dataset.classes, iou(confusion), strict=True):
+            for name, value in zip(self.job.train.classes.names, iou(confusion), strict=True):
                 self.writer.add_scalar(f"validation/iou {name}", float(value), done)
             print(f"iteration {done}: validation mIoU {100 * mean_iou(confusion):.2f} %", flush=True)
         self.writer.flush()

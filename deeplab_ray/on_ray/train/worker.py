@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from deeplab_ray.config.recipe import Config, TestConfig
-from deeplab_ray.datasets.base import decode_image
+from deeplab_ray.images import decode_image, decode_label
 from deeplab_ray.machine import usable_cpus
 from deeplab_ray.metrics import confusion_matrix, mean_iou
 from deeplab_ray.models import DeepLab, build, calibrate_frozen_norms, checkpoint, upsample_scores
@@ -45,7 +45,7 @@ def train_worker(loop_config: dict[str, Any]) -> None:
     # The pipeline starts while the network is made.
     first = ThreadPoolExecutor(1).submit(next, batches)
     torch.manual_seed(runtime.seed)
-    model = build(config.model, len(job.train.dataset.classes))
+    model = build(config.model, len(job.train.classes))
     if config.model.weights == "random":
         _calibrate(model, job)
     model.on(device)
@@ -102,7 +102,7 @@ def train_worker(loop_config: dict[str, Any]) -> None:
             continue
         metrics |= progress.checkpoint(done, confusion)
         with tempfile.TemporaryDirectory() as folder:
-            meta = checkpoint.CheckpointMeta(config, done, job.train.dataset.classes, progress.history)
+            meta = checkpoint.CheckpointMeta(config, done, job.train.classes.names, progress.history)
             checkpoint.save(Path(folder), model, optimizer, meta)
             ray.train.report(
                 metrics,
@@ -133,14 +133,15 @@ def _batches(config: Config, device: torch.device) -> Iterator[tuple[int, list[t
 
 
 def _validate(model: DeepLab, split: Split, device: torch.device, precision: str, test: TestConfig) -> np.ndarray:
-    """The confusion matrix (int64 C×C) of the whole split: every image on exactly one worker, at full size."""
+    """The confusion matrix (int64 C×C) of the split: every image with a label on exactly one worker, at full size."""
     context = ray.train.get_context()
-    classes = len(split.dataset.classes)
+    classes = len(split.classes)
     total = np.zeros((classes, classes), np.int64)
     model.eval()
-    for index in range(context.get_world_rank(), len(split), context.get_world_size()):
+    for index in split.labelled()[context.get_world_rank() :: context.get_world_size()]:
         sample = split.read(index)
-        image, label = decode_image(sample.image), split.dataset.decode_label(sample.label)
+        assert sample.label is not None
+        image, label = decode_image(sample.image), decode_label(sample.label)
         with torch.inference_mode(), autocast(device, precision):
             scores, alignment = score_images(model, torch.from_numpy(image.copy())[None].to(device), test)
         height, width = label.shape
