@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from deeplab_ray.config.recipe import AugmentConfig, Config, CRFParams, ModelConfig, RuntimeConfig, SolverConfig
+from deeplab_ray.labels import ClassTable
 from deeplab_ray.models import DeepLab, calibrate_frozen_norms
 from deeplab_ray.models import checkpoint as checkpoints
 from deeplab_ray.training.optimizer import build_optimizer
@@ -37,6 +38,15 @@ def camvid(folder: Path, height: int = HEIGHT, width: int = WIDTH, **counts: int
             label = rng.integers(0, 12, (height, width), np.uint8)
             write_png(folder / f"{split}annot" / f"{number:04d}.png", label)
     return folder
+
+
+def classes(count: int) -> ClassTable:
+    """So many classes: c0, c1, …, whose values are their train ids."""
+    return ClassTable(
+        names=tuple(f"c{i}" for i in range(count)),
+        colours=tuple((i, i, 200) for i in range(count)),
+        values=tuple(range(count)),
+    )
 
 
 def config(iterations: int = 6, **runtime: Any) -> Config:
