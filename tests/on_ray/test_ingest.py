@@ -10,17 +10,18 @@ import ray.data
 import tiny
 
 from deeplab_ray.augment import augment, epoch_order, sample_rng
-from deeplab_ray.config.recipe import AugmentConfig, Config, ModelConfig, RuntimeConfig, SolverConfig
+from deeplab_ray.config.recipe import AugmentConfig, Recipe, SolverConfig
 from deeplab_ray.errors import UserError
 from deeplab_ray.images import decode_image, decode_label
 from deeplab_ray.labels import IGNORE
+from deeplab_ray.models.configs import DeepLabV2Config
 from deeplab_ray.on_ray import ingest
 from deeplab_ray.on_ray.ingest import FetchCrops, training_samples
 from deeplab_ray.shards import Manifest, Split, open_split, write_shard
 from deeplab_ray.storage.location import locate
 
 IMAGES = 4
-CONFIG = Config(ModelConfig("camvid"), AugmentConfig(crop=33), SolverConfig(batch=2, iterations=8))
+RECIPE = Recipe(DeepLabV2Config(), AugmentConfig(crop=33), SolverConfig(batch=2, iterations=8))
 
 
 def write_split(folder: Path, run: str, seed: int, unlabelled: tuple[int, ...] = ()) -> Split:
@@ -45,7 +46,7 @@ def write_split(folder: Path, run: str, seed: int, unlabelled: tuple[int, ...] =
 
 def crops(split: Split) -> list[np.ndarray]:
     """Those of the first three epochs."""
-    rows = FetchCrops(split, CONFIG)({"position": np.arange(3 * IMAGES)})
+    rows = FetchCrops(split, RECIPE)({"position": np.arange(3 * IMAGES)})
     assert rows["iteration"].tolist() == [i // 2 for i in range(3 * IMAGES)]
     return [rows["image"], rows["label"]]
 
@@ -89,8 +90,8 @@ def test_a_flipped_byte_ends_training_with_the_shards_name(
 
 def test_an_image_without_a_label_teaches_nothing(tmp_path: Path) -> None:
     split = write_split(tmp_path, "1", seed=1, unlabelled=(2,))
-    fetch = FetchCrops(split, CONFIG)
-    ignored = [(fetch.crop(index, 0, CONFIG.augment)[1] == IGNORE).all() for index in range(IMAGES)]
+    fetch = FetchCrops(split, RECIPE)
+    ignored = [(fetch.crop(index, 0, RECIPE.augment)[1] == IGNORE).all() for index in range(IMAGES)]
     assert ignored == [False, False, True, False]
 
 
@@ -98,14 +99,13 @@ def test_an_image_without_a_label_teaches_nothing(tmp_path: Path) -> None:
 def test_workers_see_small_crops_of_smaller_images_first_and_every_sample_in_its_turn(tmp_path: Path) -> None:
     split = write_split(tmp_path, "1", seed=1)
     config = replace(
-        CONFIG,
+        RECIPE,
         augment=AugmentConfig(crop=33, scale_min=1.1, scale_max=1.3, small_share=0.3, small_scale=0.6),
         solver=SolverConfig(batch=4, iterations=10),
-        runtime=RuntimeConfig(workers=2),
     )
     small = AugmentConfig(crop=17, scale_min=1.1 * 17 / 33, scale_max=1.3 * 17 / 33)
     options = ray.data.ExecutionOptions(preserve_order=True)
-    samples = training_samples(split, config, start=1)
+    samples = training_samples(split, config, 2, start=1)
     samples.context.execution_options = options
     shards = samples.streaming_split(2, equal=True)
     with ThreadPoolExecutor(2) as pool:

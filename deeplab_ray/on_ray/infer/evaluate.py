@@ -178,10 +178,13 @@ def evaluate(
     data: str,
     split_name: str,
     crf: CRFParams | Literal["checkpoint"] | None = "checkpoint",
+    precision: Precision | None = None,
     scoring: ScoringConfig | None = None,
+    resources: InferenceResources | None = None,
+    gallery: int = GALLERY,
 ) -> Evaluation:
-    """`check_request` and `run` in one, with all that the cluster has."""
-    return run(check_request(checkpoint_uri, data, split_name, crf, scoring=scoring))
+    """`check_request` and `run` in one."""
+    return run(check_request(checkpoint_uri, data, split_name, crf, precision, scoring), resources, gallery)
 
 
 def say(line: str) -> None:

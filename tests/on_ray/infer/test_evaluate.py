@@ -11,25 +11,27 @@ import tiny
 import torch
 
 from deeplab_ray import datasets
-from deeplab_ray.config.recipe import InferenceConfig, ModelConfig, TestConfig
+from deeplab_ray.config.resources import InferenceResources
+from deeplab_ray.config.scoring import ScoringConfig
 from deeplab_ray.crf import DenseCRF
 from deeplab_ray.errors import UserError
 from deeplab_ray.images import decode_image, decode_label
 from deeplab_ray.metrics import mean_iou
-from deeplab_ray.models import DeepLab, score_images, upsample_scores
+from deeplab_ray.models.checkpoint import load_model
+from deeplab_ray.models.scoring import score_images
 from deeplab_ray.on_ray.infer import pipeline
 from deeplab_ray.on_ray.infer.crf_search import coarse_grid, format_crf_search, search_crf, spread
 from deeplab_ray.on_ray.infer.evaluate import evaluate, publish_report
 from deeplab_ray.shards import Manifest, Split, open_split, write_shard
 from deeplab_ray.storage.location import locate
 
-CONFIG = tiny.config()
+RECIPE = tiny.recipe()
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A checkpoint of a network for scenes, whose random scores differ from place to place."""
-    return str(tiny.checkpoint(tmp_path_factory.mktemp("checkpoint"), CONFIG, datasets.get("scenes").classes))
+    return str(tiny.checkpoint(tmp_path_factory.mktemp("checkpoint"), RECIPE, datasets.get("scenes").classes))
 
 
 def count(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
@@ -42,19 +44,18 @@ def directly(checkpoint: str, data: str) -> tuple[np.ndarray, np.ndarray, dict[s
     """Confusion matrices of the split "val" before and after the CRF, and each image's mean IoU, without Ray."""
     split = open_split(data, "val")
     classes = len(split.classes)
-    model = DeepLab(CONFIG.model, classes).eval()
-    model.load_state_dict(torch.load(Path(checkpoint) / "model.pt", weights_only=True))
+    model = load_model(locate(checkpoint), RECIPE.network, classes)
     before, after, each = np.zeros((classes, classes), int), np.zeros((classes, classes), int), {}
     for sample in map(split.read, range(len(split))):
         assert sample.label
         image, truth = decode_image(sample.image), decode_label(sample.label)
         with torch.inference_mode():
             scores = model(torch.from_numpy(image.copy())[None])
-            probabilities = upsample_scores(scores, *truth.shape).softmax(1)[0].numpy()
+            probabilities = model.grid.to_image(scores, *truth.shape).softmax(1)[0].numpy()
         matrix = count(truth, probabilities.argmax(0), classes)
         each[sample.id] = mean_iou(matrix)
         before += matrix
-        after += count(truth, DenseCRF(CONFIG.crf).refine(image, probabilities).argmax(0), classes)
+        after += count(truth, DenseCRF(RECIPE.crf).refine(image, probabilities).argmax(0), classes)
     return before, after, each
 
 
@@ -75,7 +76,7 @@ def test_matrices_equal_a_plain_loop_and_the_report_lands_on_s3(prepared_scenes:
     assert result.confusion_crf is not None
     assert_nearly_equal(result.confusion_crf, after)
     assert np.abs(before - after).sum() > before.sum() / 100, "the CRF changed nothing: the test shows nothing"
-    assert (result.crf, result.checkpoint) == (CONFIG.crf, trained)
+    assert (result.crf, result.checkpoint) == (RECIPE.crf, trained)
 
     assert [row.id for row in result.worst] == sorted(each, key=lambda name: each[name])
     for row in result.worst:
@@ -86,7 +87,7 @@ def test_matrices_equal_a_plain_loop_and_the_report_lands_on_s3(prepared_scenes:
     assert f"{100 * result.miou:.1f}" in page
     assert f"{100 * mean_iou(result.confusion_crf):.1f}" in page
     assert all(row.id in page for row in result.worst)
-    assert locate("s3://tests/evaluation").files() == ["config.json", "report.html"]
+    assert locate("s3://tests/evaluation").files() == ["recipe.json", "report.html"]
 
 
 @pytest.mark.slow
@@ -185,7 +186,7 @@ def test_without_the_crf_there_are_no_figures_of_it_and_bfloat16_is_another_arit
 
 
 def test_a_cluster_that_grows_must_be_told_whether_its_nodes_will_have_gpus(prepared_scenes: str, trained: str) -> None:
-    growing = InferenceConfig(autoscaling=True)
+    growing = InferenceResources(autoscaling=True)
     with pytest.raises(UserError, match=r"no GPU yet, .*: pass --gpus-per-predictor 1 to wait for them, or 0"):
         evaluate(trained, prepared_scenes, "val", resources=growing)
     with pytest.raises(UserError, match="pass --gpus-per-predictor 1"):
@@ -193,17 +194,16 @@ def test_a_cluster_that_grows_must_be_told_whether_its_nodes_will_have_gpus(prep
 
 
 @pytest.mark.parametrize(
-    ("dataset", "classes", "message"),
+    ("classes", "message"),
     [
-        ("voc12", datasets.get("voc12").classes, r"predicts 21 classes \(voc12\), but .* has 12 \(scenes\)"),
-        ("other", tuple("abcdefghijkl"), r"predicts other classes \(other\) than .* has \(scenes\)"),
+        (datasets.get("voc12").classes, r"predicts 21 classes, but .* has 12 \(scenes\)"),
+        (tuple("abcdefghijkl"), r"predicts other classes than .* has \(scenes\)"),
     ],
 )
 def test_a_checkpoint_for_other_classes_is_refused(
-    prepared_scenes: str, tmp_path: Path, dataset: str, classes: tuple[str, ...], message: str
+    prepared_scenes: str, tmp_path: Path, classes: tuple[str, ...], message: str
 ) -> None:
-    config = dataclasses.replace(CONFIG, model=ModelConfig(dataset, "resnet18", "largefov", weights="random"))
-    stranger = tiny.checkpoint(tmp_path, config, classes)
+    stranger = tiny.checkpoint(tmp_path, RECIPE, classes)
     with pytest.raises(UserError, match=message) as caught:
         evaluate(str(stranger), prepared_scenes, "val")
     assert "\n" not in str(caught.value)
@@ -213,20 +213,19 @@ def test_a_checkpoint_for_other_classes_is_refused(
 
 @pytest.mark.slow
 def test_scales_mirror_images_and_tiles_are_as_asked_for(prepared_scenes: str, trained: str) -> None:
-    options = TestConfig((1.0, 1.5), test_mirror=True, tile=49, tile_overlap=16)
-    result = evaluate(trained, prepared_scenes, "val", crf=None, test=options)
+    options = ScoringConfig((1.0, 1.5), test_mirror=True, tile=49, tile_overlap=16)
+    result = evaluate(trained, prepared_scenes, "val", crf=None, scoring=options)
     split = open_split(prepared_scenes, "val")
-    model = DeepLab(CONFIG.model, 12).eval()
-    model.load_state_dict(torch.load(Path(trained) / "model.pt", weights_only=True))
+    model = load_model(locate(trained), RECIPE.network, 12)
     expected = np.zeros((12, 12), int)
     for sample in map(split.read, range(len(split))):
         assert sample.label
         truth = decode_label(sample.label)
         with torch.inference_mode():
-            scores, where = score_images(model, torch.from_numpy(decode_image(sample.image).copy())[None], options)
-        expected += count(truth, upsample_scores(scores, *truth.shape, where)[0].argmax(0).numpy(), 12)
+            scores, grid = score_images(model, torch.from_numpy(decode_image(sample.image).copy())[None], options)
+        expected += count(truth, grid.to_image(scores, *truth.shape)[0].argmax(0).numpy(), 12)
     assert_nearly_equal(result.confusion, expected)
-    assert result.meta.config.test == options
+    assert result.recipe.scoring == options
 
 
 @pytest.mark.slow
@@ -235,15 +234,15 @@ def test_a_search_of_crf_parameters_finds_what_a_plain_loop_finds(prepared_scene
     assert search.images == 3
 
     split = open_split(prepared_scenes, "val")
-    model = DeepLab(CONFIG.model, 12).eval()
-    model.load_state_dict(torch.load(Path(trained) / "model.pt", weights_only=True))
-    grid = coarse_grid(CONFIG.crf)
+    model = load_model(locate(trained), RECIPE.network, 12)
+    grid = coarse_grid(RECIPE.crf)
     totals = {params: np.zeros((12, 12), int) for params in grid}
     for sample in map(split.read, [0, 1, 3]):
         assert sample.label
         image, truth = decode_image(sample.image), decode_label(sample.label)
         with torch.inference_mode():
-            probabilities = upsample_scores(model(torch.from_numpy(image.copy())[None]), *truth.shape).softmax(1)[0]
+            scores = model(torch.from_numpy(image.copy())[None])
+            probabilities = model.grid.to_image(scores, *truth.shape).softmax(1)[0]
         for params, total in totals.items():
             total += count(truth, DenseCRF(params).refine(image, probabilities.numpy()).argmax(0), 12)
     expected = {params: mean_iou(total) for params, total in totals.items()}
