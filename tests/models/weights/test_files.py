@@ -244,8 +244,8 @@ def test_the_report_tells_the_file_s_own_names(tmp_path: Path, name: str) -> Non
     wrapped = {"state_dict": {f"module.{name}": value for name, value in state.items()}, "epoch": 3}
     (tmp_path / name).write_bytes(saved(wrapped))
     loaded = load(DeepLabV2Config("resnet18", "largefov", weights=str(tmp_path / name)), 5)
-    assert torch.equal(model.trunk.get_parameter("conv1.weight"), state["conv1.weight"].float())
-    lines = {line.tensor or line.source: line for line in report}
+    assert torch.equal(loaded.network.trunk.get_parameter("conv1.weight"), state["conv1.weight"].float())
+    lines = {line.tensor or line.source: line for line in loaded.report}
     assert lines["trunk.conv1.weight"].source == "state_dict/module.conv1.weight"
     assert lines["trunk.conv1.weight"].how == "taken, converted from float16"
     assert lines["state_dict/module.fc.weight"].how == "not used: ImageNet's classifier"
