@@ -21,13 +21,14 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
-from deeplab_ray.errors import UserError
+from deeplab_ray.console import print_on_any_terminal
+from deeplab_ray.errors import JobError, UserError, first_sentence, plain
+from deeplab_ray.presets import lookup
 
 T = TypeVar("T")
 
 _SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN")
 _interrupted = threading.Event()
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _TOLD = re.compile(r"^ *(?:\w+\.)*(\w*(?:Error|Exception)): (.*)$", re.MULTILINE)
 """The line at the end of a traceback: the exception's kind and its text."""
 
@@ -35,27 +36,54 @@ _TOLD = re.compile(r"^ *(?:\w+\.)*(\w*(?:Error|Exception)): (.*)$", re.MULTILINE
 def run_job(main: Callable[[], dict[str, Any]]) -> NoReturn:
     """Run a job to its end: print what it returns, or its error, and exit as the module says.
 
-    SIGTERM, by which `ray job stop` and containers end a job, interrupts it as Ctrl-C does.
+    All that it prints comes out, whatever the terminal's encoding (see `console`). SIGTERM, by which `ray job stop`
+    and containers end a job, interrupts it as Ctrl-C does.
     """
+    print_on_any_terminal()
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             # Where SIGINT is switched off, as in a shell's background, it stays so.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _interrupt)
     try:
+        _check_arguments(sys.argv[1:])
         result = main()
     except KeyboardInterrupt:
         _end(130, "error: interrupted")
     except Exception as error:
-        lines = [line for cause in _causes(error) for line in told(cause)]
+        lines = _told(error)
         mistake = next((text for kind, text in lines if kind == UserError.__name__), None)
+        failure = next((text for kind, text in lines if kind == JobError.__name__), None)
         if mistake is not None:
             _end(2, f"error: {scrub(mistake)}")
-        kind, text = lines[-1]
-        _end(1, f"error: {kind}: {scrub(text)} (traceback: {_save_traceback(error)})")
+        _end(1, f"error: {scrub(failure or origin(error))} (traceback: {_save_traceback(error)})")
     # JSON has no NaN.
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in result.items()}
     _end(0, f"RESULT {json.dumps(finite, allow_nan=False)}")
+
+
+def say(line: str) -> None:
+    """A line for the user beside the job's result, on stderr; an empty one is not said."""
+    if line:
+        print(line, file=sys.stderr, flush=True)
+
+
+def list_presets() -> dict[str, Any]:
+    """Print all presets; what it returns is the job's result."""
+    print(lookup.format_tables())
+    return {"presets": len(lookup.names())}
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Raise UserError for names of files that this locale cannot read: neither pyarrow nor Ray takes them."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            shown = argument.encode(errors="replace").decode()
+            raise UserError(
+                f"{shown!r} cannot be read as {sys.getfilesystemencoding()}: name files in UTF-8, and set PYTHONUTF8=1"
+            ) from None
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
@@ -128,19 +156,31 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             yield from _causes(cause)
 
 
-def told(error: BaseException) -> list[tuple[str, str]]:
-    """(kind, one line of text) of an error; of one from a Ray task or an actor, those in the text of its traceback,
-    which is all that Ray passes on, the origin last."""
-    remote = any(kind.__name__ == "RayError" for kind in type(error).__mro__)
-    if remote and (found := _TOLD.findall(_COLOUR.sub("", str(error)))):
+def origin(error: BaseException) -> str:
+    """What an error comes from, through the wrappers of Ray: its kind and first sentence, in one line, no secrets."""
+    kind, text = _told(error)[-1]
+    return f"{kind}: {first_sentence(scrub(text))}"
+
+
+def _told(error: BaseException) -> list[tuple[str, str]]:
+    """(kind, one line of text) of an error and of what caused it, the origin last."""
+    return [line for cause in _causes(error) for line in _own(cause)]
+
+
+def _own(error: BaseException) -> list[tuple[str, str]]:
+    """Of an error from a Ray task, an actor or a training worker, what the text of its traceback says, which is all
+    that Ray passes on."""
+    remote = any(kind.__name__ in ("RayError", "RayTrainError") for kind in type(error).__mro__)
+    if remote and (found := _TOLD.findall(plain(str(error)))):
         return found[::-1]
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
-    return [(type(error).__name__, " ".join(lines) if isinstance(error, UserError) else lines[0])]
+    lines = [line.strip() for line in plain(str(error)).splitlines() if line.strip()] or ["no message"]
+    return [(type(error).__name__, " ".join(lines) if isinstance(error, UserError | JobError) else lines[0])]
 
 
 def _save_traceback(error: BaseException) -> str:
-    with tempfile.NamedTemporaryFile("w", prefix="deeplab-ray-", suffix=".log", delete=False) as file:
-        file.write(scrub("".join(traceback.format_exception(error))))
+    with tempfile.NamedTemporaryFile("wb", prefix="deeplab-ray-", suffix=".log", delete=False) as file:
+        # Names of files may hold what is no Unicode.
+        file.write(scrub("".join(traceback.format_exception(error))).encode(errors="backslashreplace"))
     return file.name
 
 
@@ -156,7 +196,7 @@ def _end(code: int, line: str) -> NoReturn:
 
 def _unbox(complaint: str) -> str:
     """The first paragraph in tyro's box, and its guess at what was meant, as one line."""
-    lines = [line.strip("│ ") for line in _COLOUR.sub("", complaint).splitlines()]
+    lines = [line.strip("│ ") for line in plain(complaint).splitlines()]
     paragraphs = [" ".join(p.split()) for p in re.split(r"[─╭╮╰╯][^\n]*", "\n".join(lines)) if p.strip()]
     text = paragraphs[0] if paragraphs else "wrong usage"
     guess = next((p for p in paragraphs[1:] if p.startswith("Perhaps you meant")), None)

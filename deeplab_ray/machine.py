@@ -11,7 +11,7 @@ def usable_cpus() -> int:
     """CPUs that this process may use, at least 1: those it is bound to, or fewer where a container limits its time."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        quota, period = _CGROUP.read_text().split()
+        quota, period = _CGROUP.read_text(encoding="utf-8").split()
         return max(1, min(cpus, int(quota) // int(period)))
     except (OSError, ValueError):
         return cpus

@@ -17,7 +17,6 @@ import tyro
 from deeplab_ray import cli
 from deeplab_ray.benchmarks import crf as benchmark
 from deeplab_ray.errors import UserError
-from deeplab_ray.presets import paper as presets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,8 +157,7 @@ def main() -> dict[str, Any]:
     command: Networks | Training | Atrous | CRF = cli.parse(
         Command,  # type: ignore[arg-type]
         prog="benchmark.py",
-        description="Measure parts of the project against the paper's figures, and against what others use for them."
-        f"\n\nPresets:\n{presets.overview()}",
+        description="Measure parts of the project against the paper's figures, and against what others use for them.",
     )
     return command.run()
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from deeplab_ray.cli import parse, run_job
 from deeplab_ray.errors import UserError
-from deeplab_ray.presets import paper as presets
 from deeplab_ray.scenes.draw import draw
-from deeplab_ray.storage.location import check_access, check_folder, locate
+from deeplab_ray.storage.access import check_access
+from deeplab_ray.storage.location import locate
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,13 @@ def main() -> dict[str, Any]:
     args = parse(
         Args,
         prog="draw_scenes.py",
-        description="Draw street scenes in Cityscapes' layout; then: jobs/prepare.py scenes, or cityscapes.\n\n"
-        f"Presets, for jobs/train.py:\n{presets.overview()}",
+        description="Draw street scenes in Cityscapes' layout; then: jobs/prepare.py scenes, or cityscapes.",
     )
     counts = {"train": args.train, "val": args.val}
     if min(counts.values()) < 0 or not any(counts.values()):
         raise UserError(f"cannot draw {args.train} and {args.val} scenes: give --train and --val of 0 or more")
     output = locate(args.output)
-    check_access(output)
-    check_folder(output)
+    check_access(write=[output])
     trees = [output / "leftImg8bit", output / "gtFine"]
     for tree in trees:
         if tree.exists():

@@ -14,8 +14,8 @@ from typing import Any
 from deeplab_ray import cli
 from deeplab_ray.errors import UserError
 from deeplab_ray.local.s3_server import EmbeddedS3
-from deeplab_ray.presets import paper as presets
-from deeplab_ray.storage.location import check_folder, locate
+from deeplab_ray.storage.access import check_folder
+from deeplab_ray.storage.location import locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +31,7 @@ def main() -> dict[str, Any]:
         Args,
         prog="serve_s3.py",
         description="Serve a folder as S3 (SeaweedFS) on loopback until it is interrupted. Its keys are new at every "
-        "start: source the file `environment` in --data before other jobs.\n\nPresets, for jobs/train.py:\n"
-        f"{presets.overview()}",
+        "start: source the file `environment` in --data before other jobs.",
     )
     place = locate(args.data)
     if place.is_s3:
@@ -49,7 +48,7 @@ def main() -> dict[str, Any]:
         environment.touch()
         environment.chmod(0o600)
         lines = ["unset AWS_PROFILE", *(f"export {k}='{v}'" for k, v in server.environment.items())]
-        environment.write_text("".join(f"{line}\n" for line in lines))
+        environment.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         print(f"bucket s3://{args.bucket} is served; now: source {shlex.quote(str(environment))}", flush=True)
         try:
             while not interrupted.wait(1):

@@ -80,7 +80,7 @@ def test_a_failure_names_the_file_with_its_traceback_and_hides_secrets(
     assert (code, out) == (1, "")
     assert err.startswith("error: ValueError: bad key <AWS_SECRET_ACCESS_KEY> (traceback: ")
     file = Path(err.removesuffix(")").rsplit(" ", 1)[-1])
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     file.unlink()
     assert "Traceback" in text
     assert "and more" in text

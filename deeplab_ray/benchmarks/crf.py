@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deeplab_ray.config.recipe import CRFParams
 from deeplab_ray.crf.model import TOLERANCE, Backend, DenseCRF
+from deeplab_ray.crf.params import CRFParams
 from deeplab_ray.errors import UserError
 from deeplab_ray.scenes import draw as scenes
 
@@ -181,7 +181,7 @@ def _weigh(case: Case, params: CRFParams, rival: Rival, results: Any) -> None:
     classes = len(case.probabilities)
     crf.refine(corner, np.full((classes, *corner.shape[:2]), 1 / classes, np.float32))
     # Linux forgets the peak so far.
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     before = _status("VmRSS")
     crf.refine(case.image, case.probabilities)
     results.put((_status("VmHWM") - before) / 1024)
@@ -189,7 +189,7 @@ def _weigh(case: Case, params: CRFParams, rival: Rival, results: Any) -> None:
 
 def _status(name: str) -> int:
     """A number of kilobytes from this process's status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
 
 

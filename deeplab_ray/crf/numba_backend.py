@@ -248,7 +248,7 @@ def warm(classes: int) -> None:
     side = 48
     image = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.uint8)
     planes = np.full((classes, side, side), 1 / classes, np.float32)
-    with (Path(tempfile.gettempdir()) / f"deeplab-ray-crf-{os.getuid()}.lock").open("w") as lock:
+    with (Path(tempfile.gettempdir()) / f"deeplab-ray-crf-{os.getuid()}.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         engine = Engine(CRFParams(iterations=_SWEEPS + 2), None, 1e-4)
         engine.refine(image, planes, False, None)

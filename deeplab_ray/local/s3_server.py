@@ -209,7 +209,7 @@ class EmbeddedS3:
             "actions": ["Admin", "Read", "Write", "List", "Tagging"],
         }
         path.touch(mode=0o600)
-        path.write_text(json.dumps({"identities": [identity]}))
+        path.write_text(json.dumps({"identities": [identity]}), encoding="utf-8")
         return path
 
     def _wait_until_ready(self) -> str | None:
@@ -234,7 +234,7 @@ class EmbeddedS3:
 
     def _last_log_line(self) -> str:
         assert self.folder
-        text = (self.folder / "output").read_text(errors="replace")
+        text = (self.folder / "output").read_text(encoding="utf-8", errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return lines[-1] if lines else "it wrote no log"
 

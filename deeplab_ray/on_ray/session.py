@@ -11,8 +11,8 @@ import sys
 from typing import Any
 from urllib.parse import urlsplit
 
-from deeplab_ray.cli import check_interrupted, scrub, told
-from deeplab_ray.errors import UserError
+from deeplab_ray.cli import check_interrupted, origin
+from deeplab_ray.errors import JobError, UserError
 from deeplab_ray.machine import usable_cpus
 
 _ENVIRONMENT = {
@@ -43,7 +43,8 @@ def start_ray(cpus: int | None = None) -> None:
     """Connect to the cluster that RAY_ADDRESS names (as `ray job submit` does), or start one here.
 
     `cpus`: logical CPUs of a Ray started here.
-    Raises UserError where the named cluster cannot be reached (5 s) or refuses the token (Ray tries for 20 s).
+    Raises UserError where the named cluster cannot be reached (5 s) or refuses the token (Ray tries for 20 s), and
+    JobError where none can be started here, as on a machine that is too busy.
     """
     set_environment()
     address = os.environ.get("RAY_ADDRESS", "")
@@ -53,7 +54,10 @@ def start_ray(cpus: int | None = None) -> None:
         # Nothing preempts this machine; its watcher would cost a process for every run.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # Ray Train asks the dashboard's process for the state of its actors, and complains where there is none.
-        _init(address="local", num_cpus=cpus, include_dashboard=True)
+        try:
+            _init(address="local", num_cpus=cpus, include_dashboard=True)
+        except Exception as error:  # Ray raises Exception itself when its processes do not answer in time
+            raise JobError(f"Ray did not start on this machine ({origin(error)}): {_advice(error)}") from error
         return
     if address != "auto":
         _check_reachable(address)
@@ -61,7 +65,7 @@ def start_ray(cpus: int | None = None) -> None:
         _init(address=address)
     except (ConnectionError, RuntimeError) as error:
         raise UserError(
-            f"Ray at RAY_ADDRESS={address} lets nobody in ({scrub(told(error)[-1][1])}): is the cluster up, and "
+            f"Ray at RAY_ADDRESS={address} lets nobody in ({origin(error)}): is the cluster up, and "
             "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH set as it wants it?"
         ) from error
 
@@ -74,6 +78,16 @@ def _init(**options: Any) -> None:
         # Ray gives it to a shell as it is.
         options["runtime_env"] = {"py_executable": shlex.quote(sys.executable)}
     ray.init(logging_level=logging.WARNING, **options)
+
+
+def _advice(error: Exception) -> str:
+    """What to do when Ray did not start."""
+    if "timed out" in str(error) or isinstance(error, TimeoutError):
+        return (
+            "the machine is too busy, or a container gives it too little CPU time or memory: wait or close other "
+            "programs, then try again, or set RAY_ADDRESS to the host:port of a running cluster"
+        )
+    return "fix that, or set RAY_ADDRESS to the host:port of a running cluster"
 
 
 def _check_reachable(address: str) -> None:

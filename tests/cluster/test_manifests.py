@@ -159,7 +159,9 @@ def _schema(kind: str, api_version: str) -> dict[str, Any]:
 
 
 def _documents(manifest: Path) -> list[dict[str, Any]]:
-    return [d for d in yaml.safe_load_all(manifest.read_text()) if d["apiVersion"].startswith("ray.io/")]
+    return [
+        d for d in yaml.safe_load_all(manifest.read_text(encoding="utf-8")) if d["apiVersion"].startswith("ray.io/")
+    ]
 
 
 @pytest.mark.skipif(not CRDS.is_dir(), reason="KubeRay's CRDs are not there (DEEPLAB_SHARED/kuberay-crds)")

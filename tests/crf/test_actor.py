@@ -35,7 +35,7 @@ def test_memory_stays_flat_over_200_images(ray_cluster: None) -> None:
         def refine(self, row: dict[str, Any]) -> int:
             """The process's own memory in MiB after one more image; what it shares with Ray's object store apart."""
             assert np.frombuffer(self(row)["confusion_crf"], np.int64).sum() == 360 * 480
-            status = Path("/proc/self/status").read_text().splitlines()
+            status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
             return int(next(line for line in status if line.startswith("RssAnon:")).split()[1]) // 1024
 
     actor = ray.remote(Weighed).remote("camvid", CRFParams(4, 67, 3, 3, 3, 3))  # type: ignore[attr-defined]

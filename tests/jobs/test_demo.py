@@ -47,7 +47,7 @@ def descendants(pid: int) -> set[int]:
 def running(pids: set[int]) -> set[int]:
     def is_running(pid: int) -> bool:
         try:
-            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+            return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] != "Z"
         except OSError:
             return False
 

@@ -25,7 +25,7 @@ def test_what_it_keeps_is_there_after_a_restart_and_its_keys_are_new(tmp_path: P
             assert told, line
             file = Path(shlex.split(told[1])[0])
             assert file.stat().st_mode & 0o077 == 0
-            keys.add(file.read_text())
+            keys.add(file.read_text(encoding="utf-8"))
             use = (
                 "from deeplab_ray.storage.location import locate\n"
                 f"(locate('s3://tried') / '{name}').write_bytes(b'kept')\n"

@@ -1,12 +1,21 @@
 """How tensors of a file become those of a network: a table of wishes, filled, checked and reported."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from deeplab_ray.errors import UserError
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """Tensors by name, as a .pth file or a download holds them."""
+
+    where: str
+    """The file, for messages."""
+    tensors: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,8 @@ class Source:
 
 # Set by the input convention, unless the file has them.
 CONVENTION = ("mean", "scale")
+COUNTER = "num_batches_tracked"
+"""How many batches a batch norm has seen, which nothing here uses; it starts anew if a file lacks it."""
 
 
 @torch.no_grad()
@@ -64,7 +75,8 @@ def fill(model: nn.Module, source: Source) -> list[Line]:
         ours: next((name for name in wish.names if name in source.tensors), None)
         for ours, wish in source.wishes.items()
     }
-    unclaimed = sorted(set(own) - set(source.wishes) - set(source.left) - set(CONVENTION))
+    counters = {name for name in own if name.endswith(COUNTER)}
+    unclaimed = sorted(set(own) - set(source.wishes) - set(source.left) - set(CONVENTION) - counters)
     missing = [source.wishes[ours].names[0] for ours, name in found.items() if name is None] + unclaimed
     used = set(found.values()) | set(source.unused)
     unexpected = sorted(set(source.tensors) - used)
@@ -100,11 +112,6 @@ def fill(model: nn.Module, source: Source) -> list[Line]:
     report += [Line(ours, "", f"left at initialisation: {reason}") for ours, reason in source.left.items()]
     report += [Line("", source.labels.get(name, name), reason) for name, reason in source.unused.items()]
     return report
-
-
-def classifier_names(names: Collection[str]) -> list[str]:
-    """Those of our tensors that belong to the last layer, which has one output a class."""
-    return [name for name in names if name.startswith("head.") and "classifier" in name]
 
 
 def format_report(report: list[Line]) -> str:
