@@ -1,5 +1,6 @@
 """A user's mistakes, made with the real jobs: exit code 2, one `error: …` line at the end of stderr, no RESULT."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import ray
 import tiny
 
 from deeplab_ray import datasets
+from deeplab_ray.shards import Manifest
+from deeplab_ray.storage.location import locate
 
 Job = subprocess.CompletedProcess[str]
 Mistake = Callable[..., str]
@@ -45,7 +48,8 @@ def mistake(run_here: Callable[..., Job]) -> Callable[..., str]:
 
 def mistake_apart(job: str, *arguments: str, **environment: str) -> str:
     """The same in a process of its own, as a user runs it, on the tests' Ray."""
-    environment["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    if ray.is_initialized():
+        environment["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     line = [sys.executable, str(JOBS / f"{job}.py"), *arguments]
     done = subprocess.run(line, capture_output=True, text=True, env={**os.environ, **environment}, timeout=300)
     return told(done, *environment.values())
@@ -151,6 +155,39 @@ def test_an_output_that_cannot_be(prepared_scenes: str, tmp_path: Path, mistake:
     own = tiny.checkpoint(tmp_path, tiny.recipe(), datasets.get("scenes").classes)
     arguments = ("--checkpoint", str(own), "--data", prepared_scenes, "--output", str(own / "model.pt"))
     assert mistake("evaluate", *arguments) == f"{own}/model.pt is a file: --output is a folder"
+
+
+@pytest.fixture
+def early(tmp_path: Path) -> dict[str, str]:
+    """An environment in which neither Ray nor PyTorch can be imported: what is told in it is told at once."""
+    for package in ("ray", "torch"):
+        (tmp_path / f"{package}.py").write_text(f"raise ImportError('{package} was imported')")
+    return {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+
+
+@pytest.mark.parametrize("job", ["evaluate", "search_crf"])
+def test_a_checkpoint_or_data_that_is_not_there_is_told_at_once(
+    tmp_path: Path, early: dict[str, str], job: str
+) -> None:
+    nowhere = tmp_path / "nowhere"
+    output = ("--output", str(tmp_path / "out"))
+    said = mistake_apart(job, "--checkpoint", str(nowhere), "--data", str(tmp_path), *output, **early)
+    assert said == f"no checkpoint at {nowhere}: give the folder of a checkpoint (ckpt_…) or of a training run"
+    meta = {"run": {"recipe": {"scoring": {}}}}
+    (tmp_path / "checkpoint.json").write_text(json.dumps(meta))
+    said = mistake_apart(job, "--checkpoint", str(tmp_path), "--data", str(nowhere), *output, **early)
+    assert said.startswith("no prepared split '")
+    for split in ("train", "val"):
+        manifest = Manifest("scenes", split, tiny.classes(2), [0, 0], [], [])
+        (locate(tmp_path) / split / "manifest.json").write_bytes(manifest.to_json().encode())
+    said = mistake_apart(job, "--checkpoint", str(tmp_path), "--data", str(tmp_path), *output, **early)
+    assert " has no labelled pixel " in said
+
+
+def test_a_search_on_no_images_is_told_at_once(tmp_path: Path, early: dict[str, str]) -> None:
+    arguments = ("--checkpoint", str(tmp_path), "--data", str(tmp_path), "--output", str(tmp_path / "crf.json"))
+    said = mistake_apart("search_crf", *arguments, "--images", "0", **early)
+    assert said == "--images 0 leaves nothing to search on: take at least 1, such as 100"
 
 
 def test_scenes_over_the_labels_of_somebody_else(tmp_path: Path, mistake: Mistake) -> None:

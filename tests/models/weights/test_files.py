@@ -19,9 +19,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from deeplab_ray.models.configs import DeepLabV2Config
 from deeplab_ray.errors import UserError
 from deeplab_ray.models import checkpoint
+from deeplab_ray.models.configs import DeepLabV2Config
 from deeplab_ray.models.weights.files import StateDict, read_state_dict
 from deeplab_ray.models.weights.load import load
 from deeplab_ray.storage.location import locate
