@@ -13,7 +13,7 @@ from deeplab_ray.presets import paper as presets
 JOBS = Path(__file__).parents[2] / "jobs"
 # benchmark's flags are those of its subcommands.
 COMMANDS = [(job.stem,) for job in sorted(JOBS.glob("*.py"))]
-COMMANDS += [("benchmark", "networks"), ("benchmark", "training")]
+COMMANDS += [("benchmark", "networks"), ("benchmark", "training"), ("benchmark", "plan")]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

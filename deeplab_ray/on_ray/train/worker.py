@@ -125,11 +125,11 @@ def _batches(config: Config, device: torch.device) -> Iterator[tuple[int, list[t
     """Iterations in their order from where the run is, each with this worker's micro-batches."""
     shard = ray.train.get_dataset_shard("train")
     size = config.micro_batch
-    share = size * config.solver.accumulation
-    for batch in shard.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=2):
-        (iteration,) = set(batch["iteration"].tolist())
-        images, labels = (torch.from_numpy(np.array(batch[name])).to(device) for name in ("image", "label"))
-        yield iteration, [(images[i : i + size], labels[i : i + size]) for i in range(0, share, size)]
+    for row in shard.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2):
+        shares = zip(row["image"][0], row["label"][0], strict=True)
+        for iteration, share in enumerate(shares, int(row["iteration"][0])):
+            images, labels = (torch.from_numpy(np.array(part)).to(device) for part in share)
+            yield iteration, list(zip(images.split(size), labels.split(size), strict=True))
 
 
 def _validate(model: DeepLab, split: Split, device: torch.device, precision: str, test: TestConfig) -> np.ndarray:
