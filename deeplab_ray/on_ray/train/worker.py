@@ -128,11 +128,12 @@ def _start(plan: RunPlan, goes_on: bool) -> Network:
 def _batches(plan: RunPlan, device: torch.device) -> Iterator[tuple[int, list[tuple[torch.Tensor, torch.Tensor]]]]:
     """Iterations in their order from where the run is, each with this worker's micro-batches."""
     shard = ray.train.get_dataset_shard("train")
-    size, share = plan.micro_batch, plan.share
-    for batch in shard.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=2):
-        (iteration,) = set(batch["iteration"].tolist())
-        images, labels = (torch.from_numpy(np.array(batch[name])).to(device) for name in ("image", "label"))
-        yield iteration, [(images[i : i + size], labels[i : i + size]) for i in range(0, share, size)]
+    size = plan.micro_batch
+    for row in shard.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2):
+        shares = zip(row["image"][0], row["label"][0], strict=True)
+        for iteration, share in enumerate(shares, int(row["iteration"][0])):
+            images, labels = (torch.from_numpy(np.array(part)).to(device) for part in share)
+            yield iteration, list(zip(images.split(size), labels.split(size), strict=True))
 
 
 def _validate(network: Network, plan: RunPlan, device: torch.device) -> NDArray[np.int64]:
