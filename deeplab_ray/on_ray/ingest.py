@@ -6,8 +6,9 @@ So a run that goes on from iteration i sees exactly what it would have seen, and
 one sees at B.
 
 Only the plan enters the dataset, row by row as it is needed (see `ingest_plan`); each task fetches the encoded bytes of
-its samples straight from the Parquet shards (one row a row group: one range read), decodes, augments and crops. Of a small
-split, the processes that run the tasks keep the bytes: fetching them in every epoch would take as long as all the rest.
+its samples straight from the Parquet shards (one row a row group: one range read), decodes, augments and crops. Of a
+small split, the processes that run the tasks keep the bytes: fetching them in every epoch would take as long as all the
+rest.
 """
 
 import pickle

@@ -65,6 +65,8 @@ def test_it_goes_on_in_order_when_its_process_is_killed() -> None:
     for row in rows(iterations=3000).iter_batches(batch_size=None, prefetch_batches=0):
         read.append(Portion(*(int(row[name][0]) for name in ("first", "iterations", "worker"))))
         if len(read) == 300:
-            (task,) = list_tasks(filters=[("name", "=", "ReadPlan"), ("state", "=", "RUNNING")], detail=True)
+            # Our Ray's address: others may run on this machine.
+            address = ray.get_runtime_context().gcs_address
+            (task,) = list_tasks(address, filters=[("name", "=", "ReadPlan"), ("state", "=", "RUNNING")], detail=True)
             os.kill(task.worker_pid, signal.SIGKILL)
     assert read == list(portions(recipe(iterations=3000), 4, 0))
