@@ -132,8 +132,13 @@ class Split:
             raise IndexError(f"sample {index} of {len(self)} in {self.folder}")
         shard = bisect_right(self._ends, index)
         row = index - (self._ends[shard - 1] if shard else 0)
-        file, footer = _open(self.folder / self.manifest.shards[shard].path)
-        table = pq.ParquetFile(file, metadata=footer, pre_buffer=True).read_row_group(row)
+        location = self.folder / self.manifest.shards[shard].path
+        try:
+            table = _read_row(location, row)
+        except OSError:
+            # An open handle keeps the keys of S3 that it was opened with, which may have expired since.
+            _open.cache_clear()
+            table = _read_row(location, row)
         return Sample(**table.to_pylist()[0])
 
 
@@ -142,6 +147,11 @@ def _open(location: Location) -> tuple[pa.NativeFile, pq.FileMetaData]:
     """A shard's handle and footer. Shards never change, and reading a handle at offsets is thread-safe."""
     file = location.filesystem.open_input_file(location.path)
     return file, pq.read_metadata(file)
+
+
+def _read_row(location: Location, row: int) -> pa.Table:
+    file, footer = _open(location)
+    return pq.ParquetFile(file, metadata=footer, pre_buffer=True).read_row_group(row)
 
 
 def write_shard(folder: Location, name: str, rows: Iterable[Mapping[str, Any]]) -> Shard | None:
