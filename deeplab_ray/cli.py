@@ -46,6 +46,7 @@ def run_job(main: Callable[[], dict[str, Any]]) -> NoReturn:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _interrupt)
     try:
+        _check_arguments(sys.argv[1:])
         result = main()
     except KeyboardInterrupt:
         _end(130, "error: interrupted")
@@ -71,6 +72,18 @@ def list_presets() -> dict[str, Any]:
     """Print all presets; what it returns is the job's result."""
     print(lookup.format_tables())
     return {"presets": len(lookup.names())}
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Raise UserError for names of files that this locale cannot read: neither pyarrow nor Ray takes them."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            shown = argument.encode(errors="replace").decode()
+            raise UserError(
+                f"{shown!r} cannot be read as {sys.getfilesystemencoding()}: name files in UTF-8, and set PYTHONUTF8=1"
+            ) from None
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

@@ -28,16 +28,16 @@ def plain(text: str) -> str:
 
 
 def first_sentence(text: str) -> str:
-    """The first sentence of another package's message, in one line of at most 200 characters.
+    """The first sentence of another package's message, without its full stop, in at most 200 characters.
 
     What follows it is often advice for programmers, such as PyTorch's to load unsafely.
     """
     lines = [" ".join(line.split()) for line in plain(text).splitlines() if line.strip()]
-    sentence = _SENTENCE_END.split(lines[0])[0] if lines else ""
+    sentence = _SENTENCE_END.split(lines[0])[0].rstrip(".:") if lines else ""
     return sentence if len(sentence) <= _LONGEST else sentence[: _LONGEST - 1].rstrip() + "…"
 
 
 def quote(error: BaseException) -> str:
     """An error of another package in one line: its kind, and the first sentence of its message if it has one."""
-    sentence = first_sentence(str(error)).rstrip(".:")
+    sentence = first_sentence(str(error))
     return f"{type(error).__name__}: {sentence}" if sentence else type(error).__name__

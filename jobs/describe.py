@@ -9,7 +9,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from deeplab_ray import cli, datasets
+from deeplab_ray import cli
 from deeplab_ray.errors import UserError
 from deeplab_ray.presets import lookup
 
@@ -35,7 +35,7 @@ def main() -> dict[str, Any]:
     preset = lookup.get(args.preset)
     if args.crop < 0 or args.classes < 0:
         raise UserError("--crop and --classes must not be negative; 0 takes the preset's")
-    own = len(datasets.get(preset.dataset).classes) if preset.is_available else 21
+    own = len(preset.classes) if preset.is_available else 21
     classes, size = args.classes or own, args.crop or preset.recipe.augment.crop
     from deeplab_ray.models.describe import measure_network
 

@@ -10,7 +10,8 @@ from tyro.conf import Positional
 
 from deeplab_ray import cli, runs
 from deeplab_ray.errors import UserError
-from deeplab_ray.storage.location import check_access, locate
+from deeplab_ray.storage.access import check_access
+from deeplab_ray.storage.location import locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ def main() -> dict[str, Any]:
         "N×C×H×W, out.",
     )
     output = locate(args.output)
-    check_access(locate(args.checkpoint), output)
+    check_access(read=[locate(args.checkpoint)], write_files=[output])
     if output.exists() and not args.overwrite:
         raise UserError(f"{args.output} exists: give another --output, or --overwrite")
     place = runs.find(args.checkpoint)

@@ -12,10 +12,12 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from deeplab_ray import cli, datasets
+from deeplab_ray import cli
 from deeplab_ray.errors import UserError
 from deeplab_ray.presets import lookup
-from deeplab_ray.storage.location import check_access, locate
+from deeplab_ray.presets.preset import class_names
+from deeplab_ray.storage.access import check_access
+from deeplab_ray.storage.location import locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,18 +48,18 @@ def main() -> dict[str, Any]:
     preset = lookup.get(args.preset)
     if not args.dataset and not preset.is_available:
         raise UserError(
-            f"the classes of {preset.dataset} are not known here: name the dataset to predict with --dataset: "
-            f"{', '.join(datasets.names())}"
+            f"the classes of {preset.dataset} are not known here: name a dataset that jobs/prepare.py reads with "
+            "--dataset, such as voc12"
         )
-    dataset = datasets.get(args.dataset or preset.dataset)
+    classes = class_names(args.dataset or preset.dataset)
     source = locate(args.file)
-    check_access(source, locate(args.output))
+    check_access(read=[source], write_files=[locate(args.output) / "checkpoint.json"])
     network = dataclasses.replace(preset.recipe.network, weights=source.uri)
     recipe = dataclasses.replace(preset.recipe, network=network, seed=args.seed)
     from deeplab_ray.models.weights.importing import import_weights
     from deeplab_ray.models.weights.mapping import format_report
 
-    imported = import_weights(recipe, dataset.classes, args.output)
+    imported = import_weights(recipe, classes, args.output)
     print(format_report(imported.report))
     return {
         "checkpoint": imported.checkpoint,
@@ -66,7 +68,7 @@ def main() -> dict[str, Any]:
         "left_at_initialisation": imported.left,
         "unused": imported.unused,
         "network": imported.options,
-        "classes": len(dataset.classes),
+        "classes": len(classes),
     }
 
 

@@ -51,6 +51,7 @@ def main() -> dict[str, Any]:
         argv=start.argv,
         default=Args(start.name, MISSING, MISSING, start.recipe, start.resources),
     )
+    cli.say(start.warning)
     request = check_request(args.recipe, args.resources, args.data, args.output, args.resume)
     cli.say(start.note(request.train.manifest.reader))
     session.start_ray()

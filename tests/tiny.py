@@ -11,6 +11,7 @@ from PIL import Image
 from deeplab_ray.config.recipe import AugmentConfig, Recipe, SolverConfig
 from deeplab_ray.config.resources import TrainingResources
 from deeplab_ray.crf.params import CRFParams
+from deeplab_ray.labels import ClassTable
 from deeplab_ray.models import checkpoint as checkpoints
 from deeplab_ray.models.configs import DeepLabV2Config
 from deeplab_ray.models.networks import create
@@ -41,6 +42,15 @@ def camvid(folder: Path, height: int = HEIGHT, width: int = WIDTH, **counts: int
             label = rng.integers(0, 12, (height, width), np.uint8)
             write_png(folder / f"{split}annot" / f"{number:04d}.png", label)
     return folder
+
+
+def classes(count: int) -> ClassTable:
+    """So many classes: c0, c1, …, whose values are their train ids."""
+    return ClassTable(
+        names=tuple(f"c{i}" for i in range(count)),
+        colours=tuple((i, i, 200) for i in range(count)),
+        values=tuple(range(count)),
+    )
 
 
 def recipe(iterations: int = 6) -> Recipe:

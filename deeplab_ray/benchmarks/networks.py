@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deeplab_ray.config.recipe import Precision, SolverConfig
-from deeplab_ray.datasets.base import IGNORE
+from deeplab_ray.labels import IGNORE
 from deeplab_ray.models.configs import DeepLabV2Config
 from deeplab_ray.models.describe import measure_network
 from deeplab_ray.models.network import Network
@@ -24,7 +24,7 @@ from deeplab_ray.training.optimizer import build_optimizer
 from deeplab_ray.training.step import train_step
 
 CLASSES = 21
-# Preset, its head in words, and training speed in images/s in the paper.
+# Preset, its head as a text, and training speed in images/s in the paper.
 KERNELS = (
     ("voc12-vgg16-k7r4", "7×7, rate 4", 1.44),
     ("voc12-vgg16-k4r4", "4×4, rate 4", 2.90),

@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from deeplab_ray import cli, datasets
+from deeplab_ray import cli
 from deeplab_ray.config.recipe import Recipe
 from deeplab_ray.config.resources import TrainingResources
 from deeplab_ray.crf import CRFParams, DenseCRF
@@ -24,7 +24,8 @@ from deeplab_ray.machine import usable_cpus
 from deeplab_ray.on_ray import session
 from deeplab_ray.presets import lookup as presets
 from deeplab_ray.scenes import draw as scenes
-from deeplab_ray.storage.location import Location, check_folder, locate
+from deeplab_ray.storage.access import check_folder
+from deeplab_ray.storage.location import Location, locate
 
 PRESET = "scenes-resnet18-largefov"
 WORKERS = 2
@@ -52,9 +53,9 @@ def run(output: str, iterations: int) -> dict[str, Any]:
     recipe = replace(preset.recipe, solver=replace(preset.recipe.solver, iterations=iterations))
     resources = replace(preset.resources, workers=WORKERS)
     place = locate(output)
-    check_folder(place)
     if place.is_s3:
         raise UserError(f"--output {output} would go with the demo's S3 server: give a local folder")
+    check_folder(place)
     for name in _NOT_OURS:
         os.environ.pop(name, None)
     try:
@@ -63,7 +64,7 @@ def run(output: str, iterations: int) -> dict[str, Any]:
             s3.make_bucket("demo")
             say(f"S3 server is up at {s3.environment['AWS_ENDPOINT_URL']}")
             try:
-                with _beside(_compile, len(datasets.get("scenes").classes)):
+                with _beside(_compile, len(preset.classes)):
                     result = _steps(Path(folder), place, recipe, resources, say)
             finally:
                 # Not by an import: Ctrl-C may have come in the middle of the first one.
@@ -140,9 +141,9 @@ def _steps(
     say(f"trained; evaluating {trained.checkpoint}")
     result = evaluation.evaluate(trained.checkpoint, "s3://demo/scenes", "val")
     report = evaluation.publish_report(result, output.uri)
-    strip = gallery_strip(result.worst[-_STRIP_ROWS:], result.dataset)
+    strip = gallery_strip(result.worst[-_STRIP_ROWS:], result.classes)
     strip.save(Path(output.path) / "strip.png")
-    print(format_table(result.dataset.classes, result.confusion, result.confusion_crf))
+    print(format_table(result.classes.names, result.confusion, result.confusion_crf))
     say(f"open {report}")
     return {
         "miou": result.miou,

@@ -4,6 +4,7 @@ import importlib
 import json
 from dataclasses import dataclass
 
+from deeplab_ray.config.flags import value_of
 from deeplab_ray.config.io import from_dict, read_text
 from deeplab_ray.config.recipe import Recipe
 from deeplab_ray.config.resources import TrainingResources
@@ -64,12 +65,18 @@ class Start:
         """The preset's."""
         return self.preset.name if self.preset else ""
 
+    @property
+    def warning(self) -> str:
+        """What is missing to do with the preset as published; empty if nothing is."""
+        if self.preset is None or self.preset.is_available:
+            return ""
+        return f"note: {self.name}: {self.preset.missing}; give --data another prepared set"
+
     def note(self, reader: str) -> str:
-        """What a user should know who takes this start on data that `reader` prepared; empty if there is nothing."""
+        """What a user should know whose data were prepared by another reader than the preset's; else empty."""
         if self.preset is None or self.preset.dataset == reader:
             return ""
-        missing = f" ({self.preset.missing})" if self.preset.missing else ""
-        return f"note: {self.name} is meant for {self.preset.dataset}{missing}; these data are {reader}'s"
+        return f"note: {self.name} was published for {self.preset.dataset}; these data are of {reader}"
 
 
 def start(argv: list[str]) -> Start:
@@ -77,7 +84,7 @@ def start(argv: list[str]) -> Start:
 
     The preset comes first; `--config FILE` takes its place. Raises UserError if there is neither.
     """
-    file = _value("--config", argv)
+    file = value_of("--config", argv)
     named = argv[0] if argv and not argv[0].startswith("-") else ""
     if named:
         preset = get(named)
@@ -103,13 +110,3 @@ def load_recipe(uri: str) -> Recipe:
     if isinstance(value, dict) and "recipe" in value:
         value = value["recipe"]
     return from_dict(value, Recipe, uri)
-
-
-def _value(flag: str, argv: list[str]) -> str:
-    """The value of a flag on a command line, before it is parsed; empty if it is not there."""
-    for index, argument in enumerate(argv):
-        if argument.startswith(f"{flag}="):
-            return argument.partition("=")[2]
-        if argument == flag and index + 1 < len(argv):
-            return argv[index + 1]
-    return ""

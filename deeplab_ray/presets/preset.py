@@ -10,6 +10,11 @@ Published = tuple[float | None, float | None]
 """Mean IoU in per cent before and after the CRF; None if none was published."""
 
 
+def class_names(dataset: str) -> tuple[str, ...]:
+    """Names of a dataset's classes; UserError, listing the datasets, if no reader for it is here."""
+    return datasets.get(dataset).classes
+
+
 @dataclass(frozen=True)
 class Preset:
     """A recipe, the data that it is for, and where it comes from."""
@@ -29,6 +34,11 @@ class Preset:
     def is_available(self) -> bool:
         """Whether jobs/prepare.py can read its dataset."""
         return self.dataset in datasets.names()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of its dataset's classes; UserError if no reader for it is here."""
+        return class_names(self.dataset)
 
     @property
     def missing(self) -> str:

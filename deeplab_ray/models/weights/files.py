@@ -28,7 +28,7 @@ _PREFIXES = ("module.", "model.", "net.", "network.")
 """What DataParallel, DDP, Lightning and modules around the network put before every name."""
 _INSIDE = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """What torch.compile, FSDP and activation checkpointing put into names."""
-_UNKNOWN_CLASS = re.compile(r"Unsupported global: GLOBAL (\S+) was not")
+_UNKNOWN_CLASS = re.compile(r"GLOBAL (\S+) (?:was not|whose module)")
 _MAX_UNKNOWN_CLASSES = 100
 
 _ARCHIVES = {
@@ -58,10 +58,10 @@ class Unwrapped:
     """The name in the file of each tensor, after those of the dicts around it: state_dict/module.conv1.weight."""
     conversions: dict[str, str] = field(default_factory=dict)
     """Of the tensors that were of another type: from which."""
-    sha256: str = ""
-    """Of the file."""
     ignored: dict[str, str] = field(default_factory=dict)
     """What else the file holds, with what it is."""
+    sha256: str = ""
+    """Of the file."""
 
     def complete(self, report: list[Line]) -> list[Line]:
         """A report on `tensors`, told by the file's own names, with conversions and with what the file holds beside."""
@@ -157,7 +157,6 @@ def _foreign_text(content: bytes, download: str) -> tuple[str, str] | None:
         text = content[:512].decode("utf-8", errors="ignore" if len(content) > 512 else "strict")
     except UnicodeDecodeError:
         return None
-    # A pickle of the first protocol is text, too, but of no file that torch.save writes.
     if all(character.isprintable() or character in "\r\n\t\ufeff" for character in text):
         return "text", download
     return None

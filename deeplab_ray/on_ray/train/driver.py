@@ -32,7 +32,8 @@ from deeplab_ray.on_ray.train.resume import check_same_run
 from deeplab_ray.on_ray.train.worker import train_worker
 from deeplab_ray.runs import DataRecord, Provenance
 from deeplab_ray.shards import Split
-from deeplab_ray.storage.location import Location, check_access, locate
+from deeplab_ray.storage.access import check_access
+from deeplab_ray.storage.location import Location, locate
 
 T = TypeVar("T")
 
@@ -172,7 +173,7 @@ def checked_weights(config: NetworkConfig, split: Split) -> tuple[NetworkConfig,
     if is_file(config.weights):
         # A worker's working directory is another.
         weights = locate(config.weights)
-        check_access(weights)
+        check_access(read=[weights])
         config = dataclasses.replace(config, weights=weights.uri)
     loaded = load(config, len(split.classes), tuple(split.classes.names))
     return loaded.network.config, loaded.sha256

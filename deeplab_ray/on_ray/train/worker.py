@@ -136,7 +136,7 @@ def _batches(plan: RunPlan, device: torch.device) -> Iterator[tuple[int, list[tu
 
 
 def _validate(network: Network, plan: RunPlan, device: torch.device) -> NDArray[np.int64]:
-    """The confusion matrix (int64 C×C) of the whole split: every image on exactly one worker, at full size."""
+    """The confusion matrix (int64 C×C) of the split: every image with a label on exactly one worker, at full size."""
     split = plan.validation
     assert split is not None
     context = ray.train.get_context()
@@ -146,10 +146,9 @@ def _validate(network: Network, plan: RunPlan, device: torch.device) -> NDArray[
         for buffer in network.buffers():
             dist.broadcast(buffer, 0)
     network.eval()
-    for index in range(context.get_world_rank(), len(split), context.get_world_size()):
+    for index in split.labelled()[context.get_world_rank() :: context.get_world_size()]:
         sample = split.read(index)
-        if sample.label is None:
-            continue
+        assert sample.label is not None
         label = decode_label(sample.label)
         scores, grid = score_image(
             network, decode_image(sample.image), device, plan.recipe.precision, plan.recipe.scoring
