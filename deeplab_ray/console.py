@@ -1,4 +1,4 @@
-"""Text on any terminal: characters that its encoding cannot hold are spelled with those that it can."""
+"""Text on any terminal: characters that its encoding lacks are spelled in ASCII."""
 
 import codecs
 import io
@@ -35,13 +35,13 @@ _GREEK = "GREEK SMALL LETTER "
 
 
 def print_on_any_terminal() -> None:
-    """From now on, whatever is printed to stdout and stderr comes out, in any encoding: ≡ as == in ASCII, é as e.
+    """Let stdout and stderr print any text in any encoding from now on: in ASCII, ≡ becomes == and é becomes e.
 
     Characters without a spelling become question marks.
     """
     codecs.register_error(_HANDLER, _spell)
     for stream in (sys.stdout, sys.stderr):
-        # Not what stands in for them at times, such as a StringIO, which holds everything.
+        # A stand-in such as a StringIO holds every character already.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_HANDLER)
 
@@ -53,7 +53,7 @@ def _spell(error: UnicodeError) -> tuple[str, int]:
 
 
 def _spelling(character: str) -> str:
-    """ASCII that reads like the character."""
+    """Return ASCII that reads like the character."""
     if character in _SPELLINGS:
         return _SPELLINGS[character]
     name = unicodedata.name(character, "")

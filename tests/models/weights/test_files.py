@@ -162,9 +162,9 @@ def scripted() -> bytes:
     return file.getvalue()
 
 
-NO_PYTORCH = "is no PyTorch file (it is {}): {}".format
+NO_PYTORCH = "is not a PyTorch file (it is {}): {}".format
 ITSELF = "download the file itself"
-HTML = NO_PYTORCH("HTML, such as a page to click on before a download", ITSELF)
+HTML = NO_PYTORCH("HTML, such as a download page", ITSELF)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
