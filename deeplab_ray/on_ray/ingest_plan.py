@@ -35,7 +35,7 @@ from deeplab_ray.config.recipe import Recipe
 _TASK_SAMPLES = 32
 # Rows that the generator yields, and that the scheduler takes, before they are needed. The scheduler looks about ten
 # times a second, so this many tasks can start in a tenth of a second.
-_ROWS_AHEAD = 64
+_ROWS_AHEAD = 32
 # What a row takes in the object store, roughly.
 _ROW_BYTES = 1024
 _OPERATOR = "ReadPlan"

@@ -55,7 +55,7 @@ def test_it_is_read_a_bounded_number_of_rows_ahead() -> None:
     time.sleep(4)
     (executor,) = (each for each in gc.get_objects() if type(each) is StreamingExecutor and each.is_alive())
     read = {op.name: op.metrics.num_task_outputs_generated for op in executor._topology}
-    assert 64 <= read["ReadPlan"] < 256
+    assert 32 <= read["ReadPlan"] < 128
 
 
 @pytest.mark.slow

@@ -108,8 +108,8 @@ def fill(model: nn.Module, source: Source) -> list[Line]:
                 f"{source.where}: {told} is {tuple(value.shape)} and cannot be converted ({wish.how}): {source.hint}"
             ) from None
         if converted.shape != target.shape:
-            needed = f"this network needs {tuple(target.shape)}"
-            raise UserError(f"{source.where}: {told} is {tuple(converted.shape)}, {needed}: {source.hint}")
+            shapes = f"{tuple(converted.shape)}, this network needs {tuple(target.shape)}"
+            raise UserError(f"{source.where}: {told} is {shapes}: {source.hint}")
         if not target.is_meta:
             if not torch.isfinite(converted).all():
                 raise UserError(f"{source.where}: {told} holds numbers that are not finite: the file is broken")
