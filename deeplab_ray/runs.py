@@ -16,9 +16,11 @@ from importlib import metadata
 from pathlib import Path
 
 import deeplab_ray
+from deeplab_ray.config.io import from_dict
 from deeplab_ray.config.recipe import Recipe
 from deeplab_ray.config.resources import TrainingResources
-from deeplab_ray.errors import UserError
+from deeplab_ray.config.scoring import ScoringConfig
+from deeplab_ray.errors import UserError, quote
 from deeplab_ray.shards import Split
 from deeplab_ray.storage.location import Location, locate
 
@@ -124,6 +126,16 @@ def latest(run: Location) -> Location | None:
     except (ValueError, KeyError) as error:
         raise UserError(f"{run / SNAPSHOT} is broken ({error}): give a checkpoint's folder (ckpt_…) itself") from None
     return run / newest["checkpoint_dir_name"] if newest else None
+
+
+def read_scoring(checkpoint: Location) -> ScoringConfig:
+    """How a checkpoint's recipe scores images; UserError if the checkpoint is broken."""
+    file = checkpoint / META
+    try:
+        scoring = json.loads(file.read_bytes())["run"]["recipe"]["scoring"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is broken ({quote(error)}), or of an earlier version: take another") from None
+    return from_dict(scoring, ScoringConfig, str(file))
 
 
 def _version(package: str) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from deeplab_ray.cli import parse, run_job
-from deeplab_ray.errors import UserError
+from deeplab_ray.errors import JobError, UserError
 from deeplab_ray.on_ray.session import start_ray
 
 
@@ -85,6 +85,33 @@ def test_a_failure_names_the_file_with_its_traceback_and_hides_secrets(
     assert "Traceback" in text
     assert "and more" in text
     assert "s3cr3t-key" not in text
+
+
+def test_what_other_packages_say_is_quoted_by_its_first_sentence(capfd: pytest.CaptureFixture[str]) -> None:
+    advice = (
+        "\x1b[1mWeights only load failed.\x1b[0m In PyTorch 2.6 the default changed. Re-running with `weights_only` "
+        "set to `False` will likely succeed."
+    )
+    code, _, err = end_of(raising(RuntimeError(advice)), capfd)
+    assert code == 1
+    assert err.startswith("error: RuntimeError: Weights only load failed (traceback: ")
+    code, _, err = end_of(raising(RuntimeError("9" * 5000)), capfd)
+    assert err.startswith("error: RuntimeError: 999")
+    assert len(err) < 320
+
+
+def test_a_failure_that_knows_what_to_do_says_so_whatever_caused_it(capfd: pytest.CaptureFixture[str]) -> None:
+    def main() -> dict[str, Any]:
+        try:
+            raise KeyError("thing")
+        except KeyError as error:
+            raise JobError("the training stopped: go on with --resume") from error
+
+    code, _, err = end_of(main, capfd)
+    assert code == 1
+    assert err.startswith("error: the training stopped: go on with --resume (traceback: ")
+    text = Path(err.removesuffix(")").rsplit(" ", 1)[-1]).read_text(encoding="utf-8")
+    assert "KeyError: 'thing'" in text
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -182,11 +209,47 @@ def test_a_cluster_that_is_not_there_is_a_mistake(address: str, message: str, mo
         start_ray()
 
 
+def test_a_ray_that_cannot_start_is_a_failure_with_advice(tmp_path: Path) -> None:
+    """Its sockets' names are longer than the system allows."""
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    code = "from deeplab_ray import cli\nfrom deeplab_ray.on_ray.session import start_ray\ncli.run_job(start_ray)"
+    environment = {**os.environ, "RAY_TMPDIR": str(folder), "RAY_ADDRESS": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment)
+    assert (done.returncode, done.stdout) == (1, "")
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith(
+        "error: Ray did not start on this machine (OSError: validate_socket_filename failed: AF_UNIX"
+    )
+    assert "): fix that, or set RAY_ADDRESS to the host:port of a running cluster (traceback: " in said
+
+
+def test_a_machine_too_busy_for_ray_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def starved(**_: object) -> None:
+        # Ray's words, after 30 s without a sign of its raylet.
+        raise Exception(
+            "The current node timed out during startup. This could happen because some of the raylet failed to startup "
+            "or the GCS has become overloaded."
+        )
+
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    monkeypatch.setattr(ray, "init", starved)
+    with pytest.raises(JobError) as caught:
+        start_ray()
+    assert str(caught.value).startswith(
+        "Ray did not start on this machine (Exception: The current node timed out during startup): the machine is too "
+        "busy, or a container gives it too little CPU time or memory: wait or close other programs"
+    )
+
+
 def test_parsing_does_not_import_ray() -> None:
     code = "import sys, deeplab_ray.cli; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("ray")
 def test_workers_start_from_a_path_with_a_space(tmp_path: Path) -> None:
     (tmp_path / "my projects").symlink_to(sys.prefix)

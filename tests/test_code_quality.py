@@ -25,3 +25,9 @@ def test_pre_commit_runs_the_same_commands_with_the_same_versions() -> None:
     for hook in local["hooks"]:
         assert hook["language"] == "system"
         assert hook["pass_filenames"] is False
+
+
+def test_the_readmes_test_command_is_the_one_that_ci_runs() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    (command,) = (line.split("#")[0].strip() for line in lines if "&& uv run pytest" in line)
+    assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deeplab_ray.config.recipe import Precision, SolverConfig
-from deeplab_ray.datasets.base import IGNORE
+from deeplab_ray.labels import IGNORE
 from deeplab_ray.models.configs import DeepLabV2Config
 from deeplab_ray.models.describe import measure_network
 from deeplab_ray.models.network import Network

@@ -72,7 +72,8 @@ class SolverConfig:
     batch: int = 10
     """Global batch in crops per iteration, over all workers and accumulation steps."""
     momentum: float = 0.9
-    """Momentum of SGD."""
+    """Momentum of SGD. The rate multiplies the velocity, as in PyTorch; in Caffe the velocity is made of steps, rates
+    and all. Where the rate changes they differ: by 0.1 % of the weights after 2000 updates under poly or step."""
     nesterov: bool = False
     """Use Nesterov's momentum instead of the paper's: random weights learn faster."""
     weight_decay: float = 5e-4

@@ -143,9 +143,9 @@ def _steps(
     say(f"trained; evaluating {trained.checkpoint}")
     result = evaluation.evaluate(trained.checkpoint, "s3://demo/scenes", "val")
     report = evaluation.publish_report(result, output.uri)
-    strip = gallery_strip(result.worst[-_STRIP_ROWS:], result.dataset)
+    strip = gallery_strip(result.worst[-_STRIP_ROWS:], result.classes)
     strip.save(Path(output.path) / "strip.png")
-    print(format_table(result.dataset.classes, result.confusion, result.confusion_crf))
+    print(format_table(result.classes.names, result.confusion, result.confusion_crf))
     say(f"open {report}")
     return {
         "miou": result.miou,

@@ -4,6 +4,7 @@ import importlib
 import json
 from dataclasses import dataclass
 
+from deeplab_ray.config.flags import value_of
 from deeplab_ray.config.io import from_dict, read_text
 from deeplab_ray.config.recipe import Recipe
 from deeplab_ray.config.resources import TrainingResources
@@ -83,7 +84,7 @@ def start(argv: list[str]) -> Start:
 
     Raises UserError if there is neither, or the one that is given cannot be had.
     """
-    file = _value("--config", argv)
+    file = value_of("--config", argv)
     named = argv[0] if argv and not argv[0].startswith("-") else ""
     if named:
         preset = get(named)
@@ -109,13 +110,3 @@ def load_recipe(uri: str) -> Recipe:
     if isinstance(value, dict) and "recipe" in value:
         value = value["recipe"]
     return from_dict(value, Recipe, uri)
-
-
-def _value(flag: str, argv: list[str]) -> str:
-    """Return the value of a flag on a command line that is not parsed yet; empty if the flag is not there."""
-    for index, argument in enumerate(argv):
-        if argument.startswith(f"{flag}="):
-            return argument.partition("=")[2]
-        if argument == flag and index + 1 < len(argv):
-            return argv[index + 1]
-    return ""

@@ -12,7 +12,8 @@ def build_optimizer(network: Network, solver: SolverConfig, fused: bool | None =
     As in the prototxt files of the original solvers, classifier weights learn at 10 times the base rate
     (`classifier_factor`), classifier biases at 20 times, other biases at twice; only weights decay
     (`Network.parameter_groups`). `set_rate` applies a base rate to all groups.
-    PyTorch's momentum accumulates gradients, Caffe's accumulates updates: the two differ while the rate changes.
+    Momentum is PyTorch's: v ← m·v + g, w ← w − rate·v. Caffe's is v ← m·v + rate·g, w ← w − v; the two differ while the
+    rate changes, by 0.1 % of the weights after 2000 updates under poly or step.
     fused: update all parameters in one kernel; None: do so if all are on a GPU.
     """
     groups = network.parameter_groups()

@@ -9,7 +9,7 @@ from torch import distributed as dist
 from torch.nn import functional as F
 
 from deeplab_ray.config.recipe import Precision
-from deeplab_ray.datasets.base import IGNORE
+from deeplab_ray.labels import IGNORE
 from deeplab_ray.models.network import Network
 from deeplab_ray.models.scoring import autocast
 

@@ -19,8 +19,8 @@ PAPER = CRFParams()
 
 @pytest.fixture(params=get_args(Backend))
 def backend(request: pytest.FixtureRequest) -> Backend:
-    if request.param == "pydensecrf" and importlib.util.find_spec("pydensecrf") is None:
-        pytest.skip("the extra 'pydensecrf' is not installed")
+    if request.param != "numba" and importlib.util.find_spec(request.param) is None:
+        pytest.skip({"torch": "PyTorch", "pydensecrf": "the extra 'pydensecrf'"}[request.param] + " is not installed")
     return request.param
 
 

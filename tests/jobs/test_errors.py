@@ -1,5 +1,6 @@
 """A user's mistakes, made with the real jobs: exit code 2, one `error: …` line at the end of stderr, no RESULT."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import ray
 import tiny
 
 from deeplab_ray import datasets
+from deeplab_ray.shards import Manifest
+from deeplab_ray.storage.location import locate
 
 Job = subprocess.CompletedProcess[str]
 Mistake = Callable[..., str]
@@ -45,7 +48,8 @@ def mistake(run_here: Callable[..., Job]) -> Callable[..., str]:
 
 def mistake_apart(job: str, *arguments: str, **environment: str) -> str:
     """The same in a process of its own, as a user runs it, on the tests' Ray."""
-    environment["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    if ray.is_initialized():
+        environment["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     line = [sys.executable, str(JOBS / f"{job}.py"), *arguments]
     done = subprocess.run(line, capture_output=True, text=True, env={**os.environ, **environment}, timeout=300)
     return told(done, *environment.values())
@@ -132,7 +136,7 @@ def test_a_bad_pair_in_a_process_of_its_own(camvid: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_a_checkpoint_for_other_classes(prepared_scenes: str, tmp_path: Path) -> None:
-    stranger = tiny.checkpoint(tmp_path, tiny.config(), datasets.get("camvid").classes)
+    stranger = tiny.checkpoint(tmp_path, tiny.recipe(), datasets.get("camvid").classes)
     said = mistake_apart("evaluate", "--checkpoint", str(stranger), "--data", prepared_scenes)
     assert said.startswith(f"the checkpoint {stranger} predicts 11 classes")
     assert "has 12 (scenes): evaluate on data of the same dataset" in said
@@ -140,7 +144,7 @@ def test_a_checkpoint_for_other_classes(prepared_scenes: str, tmp_path: Path) ->
 
 
 def test_a_checkpoint_whose_network_is_cut_off(prepared_scenes: str, tmp_path: Path, mistake: Mistake) -> None:
-    own = tiny.checkpoint(tmp_path, tiny.config(), datasets.get("scenes").classes)
+    own = tiny.checkpoint(tmp_path, tiny.recipe(), datasets.get("scenes").classes)
     (own / "model.pt").write_bytes((own / "model.pt").read_bytes()[:1000])
     said = mistake("evaluate", "--checkpoint", str(own), "--data", prepared_scenes, "--output", str(tmp_path / "out"))
     assert said.startswith(f"{own}/model.pt cannot be read (")
@@ -148,9 +152,42 @@ def test_a_checkpoint_whose_network_is_cut_off(prepared_scenes: str, tmp_path: P
 
 
 def test_an_output_that_cannot_be(prepared_scenes: str, tmp_path: Path, mistake: Mistake) -> None:
-    own = tiny.checkpoint(tmp_path, tiny.config(), datasets.get("scenes").classes)
+    own = tiny.checkpoint(tmp_path, tiny.recipe(), datasets.get("scenes").classes)
     arguments = ("--checkpoint", str(own), "--data", prepared_scenes, "--output", str(own / "model.pt"))
     assert mistake("evaluate", *arguments) == f"{own}/model.pt is a file: --output is a folder"
+
+
+@pytest.fixture
+def early(tmp_path: Path) -> dict[str, str]:
+    """An environment in which neither Ray nor PyTorch can be imported: what is told in it is told at once."""
+    for package in ("ray", "torch"):
+        (tmp_path / f"{package}.py").write_text(f"raise ImportError('{package} was imported')")
+    return {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+
+
+@pytest.mark.parametrize("job", ["evaluate", "search_crf"])
+def test_a_checkpoint_or_data_that_is_not_there_is_told_at_once(
+    tmp_path: Path, early: dict[str, str], job: str
+) -> None:
+    nowhere = tmp_path / "nowhere"
+    output = ("--output", str(tmp_path / "out"))
+    said = mistake_apart(job, "--checkpoint", str(nowhere), "--data", str(tmp_path), *output, **early)
+    assert said == f"no checkpoint at {nowhere}: give the folder of a checkpoint (ckpt_…) or of a training run"
+    meta = {"run": {"recipe": {"scoring": {}}}}
+    (tmp_path / "checkpoint.json").write_text(json.dumps(meta))
+    said = mistake_apart(job, "--checkpoint", str(tmp_path), "--data", str(nowhere), *output, **early)
+    assert said.startswith("no prepared split '")
+    for split in ("train", "val"):
+        manifest = Manifest("scenes", split, tiny.classes(2), [0, 0], [], [])
+        (locate(tmp_path) / split / "manifest.json").write_bytes(manifest.to_json().encode())
+    said = mistake_apart(job, "--checkpoint", str(tmp_path), "--data", str(tmp_path), *output, **early)
+    assert " has no labelled pixel " in said
+
+
+def test_a_search_on_no_images_is_told_at_once(tmp_path: Path, early: dict[str, str]) -> None:
+    arguments = ("--checkpoint", str(tmp_path), "--data", str(tmp_path), "--output", str(tmp_path / "crf.json"))
+    said = mistake_apart("search_crf", *arguments, "--images", "0", **early)
+    assert said == "--images 0 leaves nothing to search on: take at least 1, such as 100"
 
 
 def test_scenes_over_the_labels_of_somebody_else(tmp_path: Path, mistake: Mistake) -> None:
@@ -162,6 +199,6 @@ def test_scenes_over_the_labels_of_somebody_else(tmp_path: Path, mistake: Mistak
 
 
 def test_an_overlap_of_tiles_without_tiles(prepared_scenes: str, tmp_path: Path, mistake: Mistake) -> None:
-    own = tiny.checkpoint(tmp_path, tiny.config(), datasets.get("scenes").classes)
+    own = tiny.checkpoint(tmp_path, tiny.recipe(), datasets.get("scenes").classes)
     said = mistake("evaluate", "--checkpoint", str(own), "--data", prepared_scenes, "--tile-overlap", "64")
     assert said == "--tile-overlap is for tiles: pass --tile, too, such as --tile 513"

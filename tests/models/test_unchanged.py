@@ -32,6 +32,8 @@ CASES: dict[str, NetworkConfig] = {
     "vgg16-aspp-s": DeepLabV2Config("vgg16", "aspp-s", weights="random", input="torchvision-features"),
     "fcn16s": FCNConfig("16s", weights="random"),
 }
+# Those that share a trunk with another case.
+SLOW = {"resnet101-aspp-l-msc-centres", "vgg16-aspp-s", "fcn16s"}
 SCORINGS = {
     "plain": ScoringConfig(),
     "scales": ScoringConfig(test_scales=(0.5, 1.0)),
@@ -53,7 +55,7 @@ def image() -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 41, 57, 3), np.uint8))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case in SLOW)) for case in CASES])
 def test_networks_keep_the_names_of_their_tensors_and_their_scores(case: str) -> None:
     network = create(CASES[case], CLASSES).eval()
     own = network.state_dict()

@@ -1,8 +1,7 @@
-"""A network that is none of ours, in this file alone: it trains, resumes, is evaluated and exports."""
+"""A network that is none of ours, a small SegNet, in this file alone: it trains, resumes, is evaluated, exports."""
 
-import dataclasses
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pytest
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deeplab_ray.config.network import NetworkConfig
+from deeplab_ray.config.recipe import AugmentConfig, Recipe, SolverConfig
 from deeplab_ray.config.scoring import ScoringConfig
 from deeplab_ray.models import checkpoint
 from deeplab_ray.models.export import export
@@ -33,8 +33,6 @@ class SegNetConfig(NetworkConfig):
 
 @register(SegNetConfig)
 class SegNet(Network):
-    """Badrinarayanan et al., PAMI 2017, with one pool: its cells return to where their maxima were."""
-
     def __init__(self, config: SegNetConfig, classes: int) -> None:
         super().__init__(config, classes)
         self.encoder = nn.Sequential(nn.Conv2d(3, config.width, 3, padding=1), nn.BatchNorm2d(config.width), nn.ReLU())
@@ -49,15 +47,15 @@ class SegNet(Network):
 
 @pytest.mark.slow
 def test_segnet_trains_resumes_is_evaluated_and_exports(prepared_scenes: str) -> None:
-    output, recipe = "s3://tests/runs/segnet", dataclasses.replace(tiny.recipe(4), network=SegNetConfig())
-    driver.train(recipe, tiny.resources(workers=2), prepared_scenes, output)
-    longer = dataclasses.replace(recipe, solver=dataclasses.replace(recipe.solver, iterations=6))
-    trained = driver.train(longer, tiny.resources(workers=2), prepared_scenes, output, resume=True)
+    output, two = "s3://tests/runs/segnet", tiny.resources(workers=2)
+    recipe = Recipe(SegNetConfig(), AugmentConfig(crop=32), SolverConfig(batch=4, iterations=4))
+    driver.train(recipe, two, prepared_scenes, output)
+    longer = replace(recipe, solver=replace(recipe.solver, iterations=6))
+    trained = driver.train(longer, two, prepared_scenes, output, resume=True)
     options = ScoringConfig(test_scales=(0.5, 1.0), test_mirror=True, tile=32, tile_overlap=8)
     found = evaluate(trained.checkpoint, prepared_scenes, "val", crf=None, scoring=options)
     assert (trained.iterations, found.images) == (6, 5)
-    place = locate(trained.checkpoint)
-    network = checkpoint.load_model(place, longer.network, 12)
+    network = checkpoint.load_model(locate(trained.checkpoint), longer.network, 12)
     assert network.encoder[1].num_batches_tracked == 6
     assert network(torch.zeros(1, 7, 9, 3)).shape == (1, 12, 7, 9)
     assert export(network).labels_equal > 0.999

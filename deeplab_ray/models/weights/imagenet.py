@@ -13,7 +13,7 @@ from deeplab_ray.models.weights import caffe_nets
 from deeplab_ray.models.weights import resnet as resnet_files
 from deeplab_ray.models.weights import vgg as vgg_files
 from deeplab_ray.models.weights.caffe_format import CaffeNet
-from deeplab_ray.models.weights.mapping import COUNTER, Line, Source, StateDict, fill
+from deeplab_ray.models.weights.mapping import Line, Source, StateDict, fill
 
 Loaded = tuple[Any, list[Line]]
 _HINT = "give a state dict with torchvision's names for this network"
@@ -32,7 +32,6 @@ def deeplab_v2(config: DeepLabV2Config, classes: int, file: object, make: Callab
         source = caffe_nets.vgg_source(file, network) if on_vgg else caffe_nets.resnet_source(file, network)
         return network, fill(network, source)
     assert isinstance(file, StateDict)
-    file = _without_counters(file)
     prefix = resnet_files.pytorch_prefix(file.tensors)
     if prefix is not None:
         if config.backbone != "resnet101":
@@ -58,7 +57,7 @@ def fcn(config: FCNConfig, classes: int, file: object, make: Callable[..., Any])
         network = make(given(config, input="caffe"), classes)
         return network, fill(network, caffe_nets.vgg_source(file, network))
     assert isinstance(file, StateDict)
-    return _from_vgg(config, classes, _without_counters(file), make)
+    return _from_vgg(config, classes, file, make)
 
 
 def _from_vgg(config: NetworkConfig, classes: int, file: StateDict, make: Callable[..., Any]) -> Loaded:
@@ -78,11 +77,6 @@ def _from_vgg(config: NetworkConfig, classes: int, file: StateDict, make: Callab
         left = {name: "the file has no fc6 and fc7" for name in network.state_dict() if name.startswith("head.")}
         unused = {name: "not used: not a number" for name in file.tensors if name.startswith("classifier.")}
     return network, fill(network, Source(file.where, file.tensors, wishes, left, unused, hint=_HINT))
-
-
-def _without_counters(file: StateDict) -> StateDict:
-    tensors = {name: value for name, value in file.tensors.items() if not name.endswith(COUNTER)}
-    return StateDict(file.where, tensors)
 
 
 def given(config: C, **found: str) -> C:

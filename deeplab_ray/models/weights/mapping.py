@@ -59,7 +59,7 @@ class Source:
     hint: str = "give weights that fit this --backbone and --head"
 
 
-# Tensors that the input convention sets, unless the file has them.
+# Tensors that the options set, unless the file has them.
 CONVENTION = ("mean", "scale")
 COUNTER = "num_batches_tracked"
 """Batch norm's counter of batches, which nothing here uses; it starts at zero if a file lacks it."""
@@ -69,18 +69,20 @@ COUNTER = "num_batches_tracked"
 def fill(model: nn.Module, source: Source) -> list[Line]:
     """Copy the source's tensors into the model; return what became of every tensor.
 
-    Raises UserError if a tensor is missing, unexpected, of another shape, or not finite.
+    The convention of the input and the counters of batch norms are taken if the file has them, and no file needs
+    them. Raises UserError if a tensor is missing, unexpected, of another shape, or not finite.
     """
     own = model.state_dict()
     found = {
         ours: next((name for name in wish.names if name in source.tensors), None)
         for ours, wish in source.wishes.items()
     }
-    counters = {name for name in own if name.endswith(COUNTER)}
-    unclaimed = sorted(set(own) - set(source.wishes) - set(source.left) - set(CONVENTION) - counters)
-    missing = [source.wishes[ours].names[0] for ours, name in found.items() if name is None] + unclaimed
+    needed = {name for name in own if name not in CONVENTION and not name.endswith(COUNTER)}
+    unclaimed = sorted(needed - set(source.wishes) - set(source.left))
+    missing = [source.wishes[ours].names[0] for ours, name in found.items() if name is None and ours in needed]
+    missing += unclaimed
     used = set(found.values()) | set(source.unused)
-    unexpected = sorted(set(source.tensors) - used)
+    unexpected = sorted(name for name in source.tensors if name not in used and not name.endswith(COUNTER))
     if missing or unexpected:
         label = source.labels.get
         problem = (
@@ -95,7 +97,8 @@ def fill(model: nn.Module, source: Source) -> list[Line]:
     report = []
     for ours, wish in source.wishes.items():
         name = found[ours]
-        assert name is not None
+        if name is None:
+            continue
         told = source.labels.get(name, name)
         value, target = source.tensors[name], own[ours]
         try:
@@ -105,8 +108,8 @@ def fill(model: nn.Module, source: Source) -> list[Line]:
                 f"{source.where}: {told} is {tuple(value.shape)} and cannot be converted ({wish.how}): {source.hint}"
             ) from None
         if converted.shape != target.shape:
-            needed = f"this network needs {tuple(target.shape)}"
-            raise UserError(f"{source.where}: {told} is {tuple(converted.shape)}, {needed}: {source.hint}")
+            shapes = f"{tuple(converted.shape)}, this network needs {tuple(target.shape)}"
+            raise UserError(f"{source.where}: {told} is {shapes}: {source.hint}")
         if not target.is_meta:
             if not torch.isfinite(converted).all():
                 raise UserError(f"{source.where}: {told} holds numbers that are not finite: the file is broken")

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 import torch
 
 from deeplab_ray.config.network import NetworkConfig
+from deeplab_ray.errors import UserError
 from deeplab_ray.models import checkpoint
 from deeplab_ray.models.network import Network
 from deeplab_ray.models.networks import create
@@ -19,15 +20,22 @@ def from_checkpoint(
     """Make a network with the weights of the checkpoint at `place`; return it, and what became of every tensor.
 
     If the classes (`names`; None: their number) or the head differ, classifiers are not taken. Where the options say
-    "auto", the checkpoint's conventions are taken. Raises UserError if the rest does not fit.
+    "auto", the checkpoint's conventions are taken, if its trunk was made from the same image classifier. Raises
+    UserError if the rest does not fit.
     """
     meta = checkpoint.read_meta(place)
     with torch.device("meta"):
         theirs = create(meta.recipe.network, len(meta.classes))
+    if theirs.config.channels != config.channels:
+        raise UserError(
+            f"{place} is for images of {theirs.config.channels} channels, this network for {config.channels}: "
+            f"take --channels {theirs.config.channels}"
+        )
+    alike = getattr(config, "classifier", None) == getattr(theirs.config, "classifier", None)
     adopted = {
         field.name: getattr(theirs.config, field.name)
         for field in fields(config)
-        if getattr(config, field.name) == "auto" and hasattr(theirs.config, field.name)
+        if alike and getattr(config, field.name) == "auto" and hasattr(theirs.config, field.name)
     }
     network = create(replace(config, **adopted), classes)
     state = checkpoint.read_tensors(place)

@@ -132,15 +132,16 @@ def _batches(plan: RunPlan, device: torch.device) -> Iterator[tuple[int, list[tu
     A micro-batch is (images uint8 N×H×W×channels, labels uint8 N×H×W), on the device.
     """
     shard = ray.train.get_dataset_shard("train")
-    size, share = plan.micro_batch, plan.share
-    for batch in shard.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=2):
-        (iteration,) = set(batch["iteration"].tolist())
-        images, labels = (torch.from_numpy(np.array(batch[name])).to(device) for name in ("image", "label"))
-        yield iteration, [(images[i : i + size], labels[i : i + size]) for i in range(0, share, size)]
+    size = plan.micro_batch
+    for row in shard.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2):
+        shares = zip(row["image"][0], row["label"][0], strict=True)
+        for iteration, share in enumerate(shares, int(row["iteration"][0])):
+            images, labels = (torch.from_numpy(np.array(part)).to(device) for part in share)
+            yield iteration, list(zip(images.split(size), labels.split(size), strict=True))
 
 
 def _validate(network: Network, plan: RunPlan, device: torch.device) -> NDArray[np.int64]:
-    """Return the confusion matrix (int64 C×C) of the whole split; every image is scored at full size on one worker."""
+    """Return the confusion matrix (int64 C×C) of the split: each labelled image at full size, on exactly one worker."""
     split = plan.validation
     assert split is not None
     context = ray.train.get_context()
@@ -150,10 +151,9 @@ def _validate(network: Network, plan: RunPlan, device: torch.device) -> NDArray[
         for buffer in network.buffers():
             dist.broadcast(buffer, 0)
     network.eval()
-    for index in range(context.get_world_rank(), len(split), context.get_world_size()):
+    for index in split.labelled()[context.get_world_rank() :: context.get_world_size()]:
         sample = split.read(index)
-        if sample.label is None:
-            continue
+        assert sample.label is not None
         label = decode_label(sample.label)
         scores, grid = score_image(
             network, decode_image(sample.image), device, plan.recipe.precision, plan.recipe.scoring

@@ -20,13 +20,13 @@ import ray
 import ray.train
 import tiny
 import torch
-from deeplab_ray.images import decode_image, decode_label
 from ray import cloudpickle
 from ray.util.state import list_actors
 
 from deeplab_ray import runs
 from deeplab_ray.config.io import from_json
 from deeplab_ray.errors import JobError, UserError
+from deeplab_ray.images import decode_image, decode_label
 from deeplab_ray.local.s3_server import EmbeddedS3
 from deeplab_ray.models import checkpoint
 from deeplab_ray.models.networks.deeplab_v2 import resolve
