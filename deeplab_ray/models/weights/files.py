@@ -19,6 +19,7 @@ from torch import Tensor
 
 from deeplab_ray.errors import UserError, quote
 from deeplab_ray.models.weights.mapping import Line
+from deeplab_ray.models.weights.start import KINDS
 from deeplab_ray.storage.location import Location, locate
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params", "model_ema")
@@ -89,13 +90,12 @@ class _Ignored:
 
 def read_file(location: Location) -> bytes:
     """Read a file of weights. Raises UserError if it cannot be read."""
-    kinds = "a .pth state dict, a .caffemodel or a checkpoint"
     try:
         return location.read_bytes()
     except OSError as error:
         if location.exists() and not location.is_file():
-            raise UserError(f"{location} is a folder without a checkpoint: give the path of {kinds}") from None
-        raise UserError(f"no weights at {location} ({type(error).__name__}): give the path of {kinds}") from None
+            raise UserError(f"{location} is a folder without a checkpoint: give the path of {KINDS}") from None
+        raise UserError(f"no weights at {location} ({type(error).__name__}): give the path of {KINDS}") from None
 
 
 def read_state_dict(uri: str) -> Unwrapped:

@@ -7,6 +7,7 @@ from deeplab_ray.storage.location import locate
 DOWNLOADS = {"torchvision": "IMAGENET1K_V1", "torchvision-features": "IMAGENET1K_FEATURES"}
 """Weights that torchvision publishes, and its names for them."""
 KINDS = "a .pth state dict, a .caffemodel or a checkpoint"
+"""Kinds of files of weights, for messages."""
 STAGES = {
     "coco": "a network trained on COCO: a checkpoint, or what jobs/import_weights.py made of its file",
     "fcn32s": "a trained FCN-32s, such as preset voc11-fcn32s gives",
@@ -25,6 +26,4 @@ def check_start(config: NetworkConfig) -> None:
     if config.weights in STAGES:
         raise UserError(f"this preset starts from {STAGES[config.weights]}: name it with --weights")
     if is_file(config.weights) and not locate(config.weights).exists():
-        raise UserError(
-            f"no weights at {config.weights}: give the path of a .pth state dict, .caffemodel or checkpoint"
-        )
+        raise UserError(f"no weights at {config.weights}: give the path of {KINDS}")
