@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deeplab_ray.config.recipe import AugmentConfig
-from deeplab_ray.datasets.base import IGNORE
+from deeplab_ray.labels import IGNORE
 
 _MEAN_COLOUR = (123, 117, 104)
 

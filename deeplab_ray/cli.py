@@ -23,6 +23,7 @@ import tyro
 
 from deeplab_ray.console import print_on_any_terminal
 from deeplab_ray.errors import JobError, UserError, first_sentence, plain
+from deeplab_ray.presets import lookup
 
 T = TypeVar("T")
 
@@ -59,6 +60,18 @@ def run_job(main: Callable[[], dict[str, Any]]) -> NoReturn:
     # JSON has no NaN.
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in result.items()}
     _end(0, f"RESULT {json.dumps(finite, allow_nan=False)}")
+
+
+def say(line: str) -> None:
+    """A line for the user beside the job's result, on stderr; an empty one is not said."""
+    if line:
+        print(line, file=sys.stderr, flush=True)
+
+
+def list_presets() -> dict[str, Any]:
+    """Print all presets; what it returns is the job's result."""
+    print(lookup.format_tables())
+    return {"presets": len(lookup.names())}
 
 
 def _check_arguments(arguments: Sequence[str]) -> None:

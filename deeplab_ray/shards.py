@@ -3,15 +3,20 @@
     OUTPUT/<split>/manifest.json
     OUTPUT/<split>/shards-<run id>/00000.parquet
 
-The manifest is written last, and what it does not name does not exist for a reader. Every row is a row group
-of its own, without dictionary, statistics or compression (the bytes are PNG and JPEG files as they came), so
-that any one sample is a single range read.
+A prepared split describes itself: its manifest holds the classes with their colours and values, so that whoever
+trains, measures or predicts needs nothing of the dataset that it was made of. The manifest is written last, and what
+it does not name does not exist for a reader.
+
+Every row is a row group of its own, without dictionary, statistics or compression (the bytes are PNG and JPEG files),
+so that any one sample is a single range read. Two checks keep a damaged shard from being taken for a whole one: a
+shard that is read whole is compared with the manifest's sha256; a range read verifies the pages' checksums and the
+file's size.
 """
 
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate
@@ -20,9 +25,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deeplab_ray import datasets
-from deeplab_ray.datasets import Dataset
 from deeplab_ray.errors import UserError
+from deeplab_ray.labels import ClassTable
 from deeplab_ray.storage.location import Location, locate
 
 SCHEMA = pa.schema(
@@ -34,8 +38,11 @@ SCHEMA = pa.schema(
         ("width", pa.int32()),
     ]
 )
-"""A sample: id, image and label files' bytes as they came, height and width in pixels (of both)."""
+"""A sample: its id, the image file's bytes as they came, the label as an 8-bit PNG of train ids (null: it has none),
+height and width in pixels (of both)."""
 
+FORMAT = 2
+"""Version of all this. A set of another one is refused."""
 MANIFEST = "manifest.json"
 _OPEN_SHARDS = 256
 
@@ -49,6 +56,13 @@ class Shard:
     rows: int
     sha256: str
     bytes: int
+    unlabelled: tuple[int, ...] = ()
+    """Numbers of the rows that have no label."""
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Shard":
+        """What `asdict` gave, after its way through JSON."""
+        return cls(**{**fields, "unlabelled": tuple(fields["unlabelled"])})
 
 
 @dataclass(frozen=True)
@@ -61,39 +75,79 @@ class Bad:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a prepared split holds."""
+    """What a prepared split is, and what it holds."""
 
-    dataset: str
+    reader: str
+    """Name of the dataset whose module read it."""
     split: str
-    classes: list[str]
-    images: int
+    classes: ClassTable
     pixels: list[int]
     """Labelled pixels of each class."""
     shards: list[Shard]
     bad: list[Bad]
 
+    @property
+    def images(self) -> int:
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def labelled(self) -> int:
+        """Number of images that have a label."""
+        return self.images - sum(len(shard.unlabelled) for shard in self.shards)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) over the shards' digests and row counts, in order: equal where the samples are the same."""
+        lines = (f"{shard.sha256} {shard.rows}\n" for shard in self.shards)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+        fields = {
+            "format": FORMAT,
+            "reader": self.reader,
+            "split": self.split,
+            **self.classes.to_json(),
+            "images": self.images,
+            "labelled": self.labelled,
+            "pixels": self.pixels,
+            "digest": self.digest,
+            "shards": [asdict(shard) for shard in self.shards],
+            "bad": [asdict(bad) for bad in self.bad],
+        }
+        return json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Manifest":
-        """Raises ValueError where the text is not a manifest."""
+        """Raises ValueError where the text is not a manifest of this format, or contradicts itself."""
         try:
             fields = json.loads(text)
-            fields["shards"] = [Shard(**shard) for shard in fields["shards"]]
-            fields["bad"] = [Bad(**bad) for bad in fields["bad"]]
-            return cls(**fields)
+            if fields["format"] != FORMAT:
+                raise ValueError(f"format {fields['format']}, not {FORMAT}")
+            manifest = cls(
+                reader=fields["reader"],
+                split=fields["split"],
+                classes=ClassTable.from_json(fields),
+                pixels=fields["pixels"],
+                shards=[Shard.from_json(shard) for shard in fields["shards"]],
+                bad=[Bad(**bad) for bad in fields["bad"]],
+            )
+            for name in ("images", "labelled", "digest"):
+                if fields[name] != getattr(manifest, name):
+                    raise ValueError(f"{name} is not what its shards add up to")
+            if len(manifest.pixels) != len(manifest.classes):
+                raise ValueError(f"{len(manifest.classes)} classes, but pixels of {len(manifest.pixels)}")
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a manifest: {error}") from None
+        return manifest
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image and its label, encoded as they came; height and width in pixels."""
+    """One image and its label (8-bit PNG of train ids; None: it has none), encoded; height and width in pixels."""
 
     id: str
     image: bytes
-    label: bytes
+    label: bytes | None
     height: int
     width: int
 
@@ -109,38 +163,97 @@ class Split:
     manifest: Manifest
 
     @property
-    def dataset(self) -> Dataset:
-        return datasets.get(self.manifest.dataset)
+    def classes(self) -> ClassTable:
+        return self.manifest.classes
 
     def __len__(self) -> int:
-        return self.manifest.images
-
-    def paths(self) -> list[str]:
-        """The shards' paths, as `folder.filesystem` wants them."""
-        return [(self.folder / shard.path).path for shard in self.manifest.shards]
+        return self._ends[-1] if self._ends else 0
 
     @cached_property
     def _ends(self) -> list[int]:
         return list(accumulate(shard.rows for shard in self.manifest.shards))
 
+    def paths(self) -> list[str]:
+        """The shards' paths, as `folder.filesystem` wants them."""
+        return [(self.folder / shard.path).path for shard in self.manifest.shards]
+
+    def labelled(self) -> Sequence[int]:
+        """The samples that have a label, in their order."""
+        if self.manifest.labelled == len(self):
+            return range(len(self))
+        without = {
+            end - shard.rows + row
+            for end, shard in zip(self._ends, self.manifest.shards, strict=True)
+            for row in shard.unlabelled
+        }
+        return [index for index in range(len(self)) if index not in without]
+
+    def place(self, index: int) -> tuple[Shard, int]:
+        """The shard that holds sample `index`, and its row there. IndexError outside of 0 ≤ index < len(self)."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)} in {self.folder}")
+        number = bisect_right(self._ends, index)
+        return self.manifest.shards[number], index - (self._ends[number - 1] if number else 0)
+
     def read(self, index: int) -> Sample:
         """Sample `index`, 0 ≤ index < len(self), by one range read (and one more for a shard's first).
 
-        Raises IndexError outside of the range, OSError where storage fails.
+        Raises IndexError outside of the range, UserError naming the shard if it is damaged or missing, OSError if
+        storage fails.
         """
-        if not 0 <= index < len(self):
-            raise IndexError(f"sample {index} of {len(self)} in {self.folder}")
-        shard = bisect_right(self._ends, index)
-        row = index - (self._ends[shard - 1] if shard else 0)
-        file, footer = _open(self.folder / self.manifest.shards[shard].path)
-        table = pq.ParquetFile(file, metadata=footer, pre_buffer=True).read_row_group(row)
-        return Sample(**table.to_pylist()[0])
+        shard, row = self.place(index)
+        try:
+            file, footer = _open(self.folder / shard.path, shard.bytes)
+            reader = pq.ParquetFile(file, metadata=footer, pre_buffer=True, page_checksum_verification=True)
+            return _samples(reader.read_row_group(row))[0]
+        except FileNotFoundError:
+            raise _missing(self.folder / shard.path) from None
+        except (OSError, pa.ArrowException):
+            # Either it is damaged or storage failed, perhaps as the keys that it was opened with have expired: read
+            # whole, and anew, which tells.
+            _open.cache_clear()
+            return read_shard(self.folder, shard)[row]
+
+
+def read_shard(folder: Location, shard: Shard) -> list[Sample]:
+    """All samples of a shard of the split in `folder`, once its sha256 is found to be the manifest's.
+
+    Raises UserError naming the shard where it is damaged or missing, OSError where storage fails.
+    """
+    location = folder / shard.path
+    try:
+        content = location.read_bytes()
+    except FileNotFoundError:
+        raise _missing(location) from None
+    if hashlib.sha256(content).hexdigest() != shard.sha256:
+        raise UserError(
+            f"shard {location} is damaged (its sha256 is not the manifest's): copy it again from where it is whole, "
+            "or prepare the set again with --overwrite"
+        )
+    return _samples(pq.read_table(pa.BufferReader(content)))
+
+
+def _missing(location: Location) -> UserError:
+    return UserError(
+        f"shard {location} is missing: copy it again from where it is whole, or prepare the set again with --overwrite"
+    )
+
+
+def _samples(table: pa.Table) -> list[Sample]:
+    if not table.schema.equals(SCHEMA):
+        raise pa.ArrowInvalid(f"the columns are {table.schema.names}")
+    return [Sample(**row) for row in table.to_pylist()]
 
 
 @lru_cache(maxsize=_OPEN_SHARDS)
-def _open(location: Location) -> tuple[pa.NativeFile, pq.FileMetaData]:
-    """A shard's handle and footer. Shards never change, and reading a handle at offsets is thread-safe."""
+def _open(location: Location, size: int) -> tuple[pa.NativeFile, pq.FileMetaData]:
+    """A shard's handle and footer; OSError unless the file has `size` bytes.
+
+    Shards never change, and reading a handle at offsets is thread-safe.
+    """
     file = location.filesystem.open_input_file(location.path)
+    if file.size() != size:
+        raise OSError(f"{location} has {file.size()} bytes, not {size}")
     return file, pq.read_metadata(file)
 
 
@@ -151,8 +264,13 @@ def write_shard(folder: Location, name: str, rows: Iterable[Mapping[str, Any]]) 
     """
     sink = pa.BufferOutputStream()
     count = 0
-    with pq.ParquetWriter(sink, SCHEMA, use_dictionary=False, write_statistics=False, compression="none") as writer:
+    unlabelled = []
+    with pq.ParquetWriter(
+        sink, SCHEMA, use_dictionary=False, write_statistics=False, compression="none", write_page_checksum=True
+    ) as writer:
         for row in rows:
+            if row["label"] is None:
+                unlabelled.append(count)
             writer.write_table(pa.Table.from_pylist([row], SCHEMA))
             count += 1
     if not count:
@@ -160,26 +278,50 @@ def write_shard(folder: Location, name: str, rows: Iterable[Mapping[str, Any]]) 
     content = sink.getvalue()
     (folder / name).write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
-    return Shard(path=f"{folder.name}/{name}", rows=count, sha256=digest, bytes=content.size)
+    return Shard(f"{folder.name}/{name}", count, digest, content.size, tuple(unlabelled))
 
 
 def open_split(uri: str, split: str) -> Split:
     """The prepared split at uri/split, or at uri itself if that is a split's folder.
 
-    Raises UserError where there is none, or where it was prepared with other classes than today's.
+    Raises UserError where there is none, where its manifest is broken, and where it is of another format.
     """
     for folder in (locate(uri) / split, locate(uri)):
         try:
             text = (folder / MANIFEST).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             continue
+        _check_format(folder, text)
         try:
             manifest = Manifest.from_json(text)
         except ValueError as error:
             raise UserError(f"{folder / MANIFEST} is broken ({error}): prepare again with --overwrite") from None
         if manifest.split != split:
             raise UserError(f"{folder} holds the split {manifest.split!r}, not {split!r}")
-        if manifest.classes != list(datasets.get(manifest.dataset).classes):
-            raise UserError(f"{folder} was prepared with other classes: prepare it again with --overwrite")
         return Split(folder, manifest)
     raise UserError(f"no prepared split {split!r} at {locate(uri)}: run jobs/prepare.py with --output {uri}")
+
+
+def _check_format(folder: Location, text: bytes) -> None:
+    """Raise UserError for a manifest of another format; what is no manifest at all passes."""
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        return
+    # The first format had no number.
+    if not isinstance(fields, dict) or not {"format", "dataset"} & set(fields) or fields.get("format") == FORMAT:
+        return
+    name = fields.get("reader") or fields.get("dataset")
+    raise UserError(
+        f"{folder} was prepared by another version (format {fields.get('format', 1)}; this one reads {FORMAT}): "
+        f"prepare it again by jobs/prepare.py {name} --source FOLDER --output {folder.parent} --overwrite"
+    )
+
+
+def require_labels(split: Split) -> None:
+    """Raise UserError for a split without a single labelled pixel, on which nothing can be learnt or measured."""
+    if not sum(split.manifest.pixels):
+        raise UserError(
+            f"{split.folder} has no labelled pixel (images with a label: {split.manifest.labelled} of {len(split)}): "
+            "take a split whose labels are public, or prepare it again with its labels"
+        )

@@ -4,6 +4,7 @@ uv run jobs/benchmark.py networks      # LargeFOV's variants, beside the paper's
 uv run jobs/benchmark.py training      # a training step against torchvision's
 uv run jobs/benchmark.py atrous        # atrous convolution in training on a CPU against PyTorch's
 uv run jobs/benchmark.py crf           # the CRF's backends against pydensecrf
+uv run jobs/benchmark.py plan          # what the plan of a long training costs, before its first batch and after
 
 Trust ratios within one run more than times.
 """
@@ -17,6 +18,7 @@ import tyro
 from deeplab_ray import cli
 from deeplab_ray.benchmarks import crf as benchmark
 from deeplab_ray.errors import UserError
+from deeplab_ray.on_ray import session
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,11 +142,35 @@ class CRF:
         return {"cores": cores, "rows": rows}
 
 
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the plan of a training costs its driver and its tasks, and how soon the first batch comes."""
+
+    iterations: int = 20_000
+    """Iterations of the training."""
+    workers: int = 64
+    """DDP workers, each with 10 crops an iteration."""
+    ids: int = 3_000_000
+    """Samples of the training split."""
+
+    def run(self) -> dict[str, Any]:
+        for name, number in dataclasses.asdict(self).items():
+            if number < 1:
+                raise UserError(f"--{name} {number} must be at least 1")
+        session.start_ray()
+        from deeplab_ray.benchmarks import plan
+
+        found = plan.measure(self.iterations, self.workers, self.ids)
+        print(plan.table(found))
+        return {**dataclasses.asdict(self), **dataclasses.asdict(found)}
+
+
 Command = (
     Annotated[Networks, tyro.conf.subcommand("networks")]
     | Annotated[Training, tyro.conf.subcommand("training")]
     | Annotated[Atrous, tyro.conf.subcommand("atrous")]
     | Annotated[CRF, tyro.conf.subcommand("crf")]
+    | Annotated[Plan, tyro.conf.subcommand("plan")]
 )
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from deeplab_ray import cli
 from deeplab_ray.local import demo
-from deeplab_ray.presets import paper as presets
+from deeplab_ray.presets import lookup as presets
 
 
 @dataclasses.dataclass(frozen=True)
 class Args:
     output: str = "runs/demo"
     """Folder for the report and the picture strip; what the demo keeps on S3 goes with its server."""
-    iterations: int = presets.get(demo.PRESET).config.solver.iterations
+    iterations: int = presets.get(demo.PRESET).recipe.solver.iterations
     """Weight updates; fewer for a quick look."""
 
 
@@ -24,7 +24,7 @@ def main() -> dict[str, Any]:
         Args,
         prog="demo.py",
         description="Draw street scenes, train DeepLab on them with two DDP workers, refine with the CRF, write a "
-        f"report: everything on this machine, through a real S3 server. It trains the preset {demo.PRESET}.",
+        "report: everything on this machine, through a real S3 server.",
     )
     return demo.run(args.output, args.iterations)
 

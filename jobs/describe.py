@@ -4,40 +4,42 @@ uv run jobs/describe.py voc12-vgg16-largefov
 """
 
 import dataclasses
+import sys
 from typing import Any
 
 from tyro.conf import Positional
 
-from deeplab_ray import cli, datasets
+from deeplab_ray import cli
 from deeplab_ray.errors import UserError
-from deeplab_ray.presets import paper as presets
+from deeplab_ray.presets import lookup
 
 
 @dataclasses.dataclass(frozen=True)
 class Args:
     preset: Positional[str]
-    """Name of a preset."""
+    """Name of a preset (--list shows them)."""
     crop: int = 0
     """Side of the square image in pixels; 0: the preset's training crop."""
     classes: int = 0
-    """Number of classes; 0: those of the preset's dataset, or VOC 2012's 21 where we have no such dataset."""
+    """Number of classes; 0: those of the preset's dataset, or VOC 2012's 21 if no reader for it is here."""
+    list: bool = False
+    """Print all presets with the paper's figures, table by table, and end; needs no other argument."""
 
 
 def main() -> dict[str, Any]:
+    if "--list" in sys.argv[1:]:
+        return cli.list_presets()
     args = cli.parse(
-        Args,
-        prog="describe.py",
-        description="Print what a preset's network is made of. jobs/train.py --list shows all presets.",
+        Args, prog="describe.py", description=f"Print what a preset's network is made of; {lookup.LIST_HINT}."
     )
-    preset = presets.get(args.preset)
+    preset = lookup.get(args.preset)
     if args.crop < 0 or args.classes < 0:
         raise UserError("--crop and --classes must not be negative; 0 takes the preset's")
-    dataset = preset.config.model.dataset
-    classes = args.classes or (len(datasets.get(dataset).classes) if dataset in datasets.names() else 21)
-    from deeplab_ray.models.describe import describe
+    own = len(preset.classes) if preset.is_available else 21
+    classes, size = args.classes or own, args.crop or preset.recipe.augment.crop
+    from deeplab_ray.models.describe import measure_network
 
-    size = args.crop or preset.config.augment.crop
-    found = describe(preset.config.model, classes, size, size)
+    found = measure_network(preset.recipe.network, classes, size, size)
     print(f"{preset.name}: {preset.describe()}")
     print(f"  field of view    {found.field_of_view} × {found.field_of_view} pixels")
     print(f"  parameters       {found.parameters:,} ({found.trainable_parameters:,} are trained)")

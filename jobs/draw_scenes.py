@@ -9,7 +9,8 @@ from typing import Any
 from deeplab_ray.cli import parse, run_job
 from deeplab_ray.errors import UserError
 from deeplab_ray.scenes.draw import draw
-from deeplab_ray.storage.location import check_access, check_folder, locate
+from deeplab_ray.storage.access import check_access
+from deeplab_ray.storage.location import locate
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,7 @@ def main() -> dict[str, Any]:
     if min(counts.values()) < 0 or not any(counts.values()):
         raise UserError(f"cannot draw {args.train} and {args.val} scenes: give --train and --val of 0 or more")
     output = locate(args.output)
-    check_access(output)
-    check_folder(output)
+    check_access(write=[output])
     trees = [output / "leftImg8bit", output / "gtFine"]
     for tree in trees:
         if tree.exists():

@@ -8,9 +8,10 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from deeplab_ray import cli
+from deeplab_ray import cli, runs
 from deeplab_ray.errors import UserError
-from deeplab_ray.storage.location import check_access, locate
+from deeplab_ray.storage.access import check_access
+from deeplab_ray.storage.location import locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,15 +32,15 @@ def main() -> dict[str, Any]:
         "N×C×H×W, out.",
     )
     output = locate(args.output)
-    check_access(locate(args.checkpoint), output)
+    check_access(read=[locate(args.checkpoint)], write_files=[output])
     if output.exists() and not args.overwrite:
         raise UserError(f"{args.output} exists: give another --output, or --overwrite")
+    place = runs.find(args.checkpoint)
     from deeplab_ray.models import checkpoint
     from deeplab_ray.models.export import export
 
-    place = checkpoint.find(args.checkpoint)
-    model, meta = checkpoint.load_model(place)
-    exported = export(model)
+    meta = checkpoint.read_meta(place)
+    exported = export(checkpoint.load_model(place, meta.recipe.network, len(meta.classes)))
     output.write_bytes(exported.content)
     return {
         "checkpoint": place.uri,

@@ -7,14 +7,17 @@ The checkpoint can be evaluated, or trained on with --weights checkpoints/deepla
 """
 
 import dataclasses
+import sys
 from typing import Any
 
 from tyro.conf import Positional
 
-from deeplab_ray import cli, datasets
+from deeplab_ray import cli
 from deeplab_ray.errors import UserError
-from deeplab_ray.presets import paper as presets
-from deeplab_ray.storage.location import check_access, locate
+from deeplab_ray.presets import lookup
+from deeplab_ray.presets.preset import class_names
+from deeplab_ray.storage.access import check_access
+from deeplab_ray.storage.location import locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,35 +26,40 @@ class Args:
     """A .caffemodel (DeepLab v2's, or ImageNet's VGG-16), a .pth (torchvision's, deeplab-pytorch's), or a checkpoint
     of ours; a local path or s3:// URI."""
     preset: str
-    """Name of the preset whose network it is for."""
+    """Whose network it is for (--list shows them)."""
     output: str
     """Folder of the checkpoint to write; a local path or s3:// URI."""
     dataset: str = ""
-    """Predict this dataset's classes in the place of the preset's; a classifier of other classes starts at random."""
+    """Predict this dataset's classes instead of the preset's; a classifier of other classes starts at random."""
     seed: int = 0
     """Seed of what is left at initialisation."""
+    list: bool = False
+    """Print all presets with the paper's figures, table by table, and end; needs no other argument."""
 
 
 def main() -> dict[str, Any]:
+    if "--list" in sys.argv[1:]:
+        return cli.list_presets()
     args = cli.parse(
         Args,
         prog="import_weights.py",
-        description="Turn a file of pretrained weights into a checkpoint. jobs/train.py --list shows all presets.",
+        description=f"Turn a file of pretrained weights into a checkpoint; {lookup.LIST_HINT}.",
     )
-    config = presets.get(args.preset).config
-    if not args.dataset and config.model.dataset not in datasets.names():
+    preset = lookup.get(args.preset)
+    if not args.dataset and not preset.is_available:
         raise UserError(
-            f"the classes of {config.model.dataset} are not known here: name the dataset to predict with --dataset: "
-            f"{', '.join(datasets.names())}"
+            f"the classes of {preset.dataset} are not known here: name a dataset that jobs/prepare.py reads with "
+            "--dataset, such as voc12"
         )
-    dataset = datasets.get(args.dataset or config.model.dataset)
+    classes = class_names(args.dataset or preset.dataset)
     source = locate(args.file)
-    check_access(source, locate(args.output))
-    model = dataclasses.replace(config.model, dataset=dataset.name, weights=source.uri)
+    check_access(read=[source], write_files=[locate(args.output) / "checkpoint.json"])
+    network = dataclasses.replace(preset.recipe.network, weights=source.uri)
+    recipe = dataclasses.replace(preset.recipe, network=network, seed=args.seed)
     from deeplab_ray.models.weights.importing import import_weights
     from deeplab_ray.models.weights.mapping import format_report
 
-    imported = import_weights(dataclasses.replace(config, model=model), dataset.classes, args.output, args.seed)
+    imported = import_weights(recipe, classes, args.output)
     print(format_report(imported.report))
     return {
         "checkpoint": imported.checkpoint,
@@ -59,10 +67,8 @@ def main() -> dict[str, Any]:
         "converted": imported.converted,
         "left_at_initialisation": imported.left,
         "unused": imported.unused,
-        "input": imported.config.input,
-        "strides": imported.config.strides,
-        "alignment": imported.config.alignment,
-        "classes": len(dataset.classes),
+        "network": imported.options,
+        "classes": len(classes),
     }
 
 

@@ -10,6 +10,7 @@ import tyro
 
 from deeplab_ray import datasets
 from deeplab_ray.cli import parse, run_job
+from deeplab_ray.on_ray.prepare import carry_out, check_request
 from deeplab_ray.on_ray.session import start_ray
 
 DESCRIPTION = "Check a dataset's images and labels and write them as shards.\n\nDatasets:\n" + "\n".join(
@@ -37,21 +38,18 @@ class Args:
 
 def main() -> dict[str, Any]:
     args = parse(Args, prog="prepare.py", description=DESCRIPTION)
-    datasets.get(args.dataset)
-    start_ray()
-    from deeplab_ray.on_ray.prepare import prepare
-
-    manifests = prepare(
-        args.dataset,
-        args.source,
-        args.output,
-        list(args.splits),
-        args.skip_bad,
-        args.overwrite,
-        args.rows_per_shard,
+    request = check_request(
+        args.dataset, args.source, args.output, list(args.splits), args.overwrite, args.rows_per_shard
     )
+    start_ray()
+    manifests = carry_out(request, args.skip_bad)
     counts = {
-        split: {"images": manifest.images, "shards": len(manifest.shards), "bad": len(manifest.bad)}
+        split: {
+            "images": manifest.images,
+            "labelled": manifest.labelled,
+            "shards": len(manifest.shards),
+            "bad": len(manifest.bad),
+        }
         for split, manifest in manifests.items()
     }
     return {"dataset": args.dataset, "output": args.output, "splits": counts}

@@ -7,9 +7,13 @@ import dataclasses
 from typing import Annotated, Any
 
 from deeplab_ray import cli
-from deeplab_ray.config.recipe import FLAT, InferenceConfig, to_json
+from deeplab_ray.config.io import to_json
+from deeplab_ray.config.recipe import FLAT
+from deeplab_ray.config.resources import InferenceResources
 from deeplab_ray.on_ray import session
-from deeplab_ray.storage.location import check_access, check_file, locate
+from deeplab_ray.on_ray.infer.checks import check_inputs, check_search_size
+from deeplab_ray.storage.access import check_access
+from deeplab_ray.storage.location import locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Args:
     """Output of jobs/prepare.py: a local path or s3:// URI."""
     output: str
     """File for the best parameters (JSON), which jobs/evaluate.py takes as --crf; a local path or s3:// URI."""
-    resources: Annotated[InferenceConfig, FLAT]
+    resources: Annotated[InferenceResources, FLAT]
     split: str = "train"
     """Split to search on."""
     images: int = 100
@@ -34,14 +38,15 @@ def main() -> dict[str, Any]:
         description="Search w1, sigma_alpha and sigma_beta of the CRF for a checkpoint, as section 4.1 of the "
         "paper does, on a coarse grid.",
     )
+    check_search_size(args.images)
     output = locate(args.output)
-    check_access(output)
-    check_file(output)
+    check_access(write_files=[output])
+    check_inputs(args.checkpoint, args.data, args.split)
     session.start_ray()
-    from deeplab_ray.on_ray.infer import evaluate as evaluation
+    from deeplab_ray.on_ray.infer.crf_search import format_crf_search, search_crf
 
-    search = evaluation.search_crf(args.checkpoint, args.data, args.split, args.images, args.resources)
-    print(evaluation.format_crf_search(search))
+    search = search_crf(args.checkpoint, args.data, args.split, args.images, args.resources)
+    print(format_crf_search(search))
     best = search.trials[0]
     output.write_bytes(to_json(best.params).encode())
     return {

@@ -14,7 +14,8 @@ from typing import Any
 from deeplab_ray import cli
 from deeplab_ray.errors import UserError
 from deeplab_ray.local.s3_server import EmbeddedS3
-from deeplab_ray.storage.location import check_folder, locate
+from deeplab_ray.storage.access import check_folder
+from deeplab_ray.storage.location import locate
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,59 +13,57 @@ from tyro import MISSING
 from tyro.conf import Positional
 
 from deeplab_ray import cli
-from deeplab_ray.config.recipe import FLAT, Config
+from deeplab_ray.config.recipe import FLAT, Recipe
+from deeplab_ray.config.resources import TrainingResources
 from deeplab_ray.on_ray import session
-from deeplab_ray.presets import paper as presets
-from deeplab_ray.shards import open_split
-from deeplab_ray.storage.location import check_access, locate
+from deeplab_ray.on_ray.train.request import check_request
+from deeplab_ray.presets import lookup
 
 
 @dataclasses.dataclass(frozen=True)
 class Args:
     preset: Positional[str]
-    """Name of a preset; every flag starts from its values."""
+    """Name of a preset (--list shows them); every flag starts from its values."""
     data: str
     """Output of jobs/prepare.py: a local path or s3:// URI."""
     output: str
-    """Folder of this run: checkpoints, config.json, TensorBoard events; a local path or s3:// URI."""
-    settings: Annotated[Config, FLAT]
+    """Folder of this run: checkpoints, run.json, TensorBoard events; a local path or s3:// URI."""
+    recipe: Annotated[Recipe, FLAT]
+    resources: Annotated[TrainingResources, FLAT]
     config: str = ""
-    """Path or URI of a saved config.json or best.json, in the place of the preset."""
+    """Path or URI of a saved run.json or best.json, whose recipe takes the place of the preset's."""
     resume: bool = False
-    """Go on from the last checkpoint under --output, or from the start where it stopped before the first."""
-    train_split: str = "train"
-    """Split to train on."""
-    validation_split: str = "val"
-    """Split to validate on."""
+    """Go on from the last checkpoint under --output, or from the start if it stopped before the first. The schedule
+    and the resources may change; what else decides the result may not."""
     list: bool = False
     """Print all presets with the paper's figures, table by table, and end; needs no other argument."""
 
 
 def main() -> dict[str, Any]:
     if "--list" in sys.argv[1:]:
-        print(presets.format_tables())
-        return {"presets": len(presets.names())}
-    preset, config, argv = presets.from_arguments(sys.argv[1:])
+        return cli.list_presets()
+    start = lookup.start(sys.argv[1:])
     args = cli.parse(
         Args,
         prog="train.py",
-        description="Train DeepLab on prepared shards. jobs/train.py --list shows all presets.",
-        argv=argv,
-        default=Args(preset, MISSING, MISSING, config),
+        description=f"Train a network on prepared shards. The flags of a preset's network and their defaults: "
+        f"train.py PRESET --help; {lookup.LIST_HINT}.",
+        argv=start.argv,
+        default=Args(start.name, MISSING, MISSING, start.recipe, start.resources),
     )
-    # `trainer.run` checks, too; here a mistake is told before Ray has to start.
-    check_access(locate(args.data), locate(args.output))
-    open_split(args.data, args.train_split)
+    cli.say(start.warning)
+    request = check_request(args.recipe, args.resources, args.data, args.output, args.resume)
+    cli.say(start.note(request.train.manifest.reader))
     session.start_ray()
-    from deeplab_ray.on_ray.train import driver as trainer
+    from deeplab_ray.on_ray.train import driver
 
-    result = trainer.run(args.settings, args.data, args.output, args.resume, args.train_split, args.validation_split)
+    result = driver.run(request)
     return {
         "checkpoint": result.checkpoint,
         "iterations": result.iterations,
         "loss": result.loss,
         "miou": result.miou,
-        "workers": args.settings.runtime.workers,
+        "workers": args.resources.workers,
     }
 
 

@@ -249,6 +249,7 @@ def test_parsing_does_not_import_ray() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("ray")
 def test_workers_start_from_a_path_with_a_space(tmp_path: Path) -> None:
     (tmp_path / "my projects").symlink_to(sys.prefix)

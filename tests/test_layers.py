@@ -16,14 +16,16 @@ FLOORS = (
     "console",
     "machine",
     "checks",
+    "labels",
+    "images",
     "storage",
     "crf",
     "config",
     "metrics",
+    "augment",
+    "shards",
     "scenes",
     "datasets",
-    "shards",
-    "augment",
     "models",
     "training",
     "report",
@@ -33,7 +35,9 @@ FLOORS = (
     "benchmarks",
     "local",
 )
+READ_DATASETS = {"deeplab_ray.on_ray.prepare", "deeplab_ray.models.weights.load"}
 KNOW_RAY = {"on_ray", "benchmarks", "local"}
+MEASURING_NEEDS_NONE_OF = ("ray", "torch", "torchvision", "pyarrow", "boto3", "botocore", "tyro", "PIL", "numba")
 CRF_NEEDS_NONE_OF = ("ray", "torch", "torchvision", "pyarrow", "boto3", "botocore", "tyro", "PIL")
 # The engines that are made of another package.
 OTHER_ENGINES = {"deeplab_ray.crf.torch_backend", "deeplab_ray.crf.pydensecrf_backend"}
@@ -100,6 +104,18 @@ def test_imports_go_down(name: str) -> None:
             assert FLOORS.index(there) <= FLOORS.index(here), f"{name} imports {imported}, which is upstairs"
 
 
+def test_prepared_sets_describe_themselves() -> None:
+    """Datasets are for preparing: whatever else reads a prepared set asks its manifest."""
+    users = {
+        name
+        for name in modules()
+        if room(name) != "datasets"
+        for imported in imports(modules()[name])
+        if imported.startswith("deeplab_ray.datasets")
+    }
+    assert users == READ_DATASETS
+
+
 def test_what_is_below_ray_imports_where_ray_is_not_installed() -> None:
     lower = [name for name in modules() if room(name) not in KNOW_RAY]
     attempt = run_without(("ray",), lower)
@@ -109,6 +125,12 @@ def test_what_is_below_ray_imports_where_ray_is_not_installed() -> None:
 def test_the_crf_imports_with_numpy_and_numba_alone() -> None:
     names = [name for name in modules() if room(name) == "crf" and name not in OTHER_ENGINES]
     attempt = run_without(CRF_NEEDS_NONE_OF, names)
+    assert attempt.returncode == 0, attempt.stderr
+
+
+def test_measuring_imports_with_numpy_alone() -> None:
+    names = [name for name in modules() if room(name) in ("labels", "metrics")]
+    attempt = run_without(MEASURING_NEEDS_NONE_OF, names)
     assert attempt.returncode == 0, attempt.stderr
 
 

@@ -1,7 +1,9 @@
-"""Shards and their manifest: what is written is read back, one sample at a time."""
+"""Shards and their manifest: what is written is read back, one sample at a time, or told to be damaged."""
 
 import hashlib
+import json
 import pickle
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,26 +12,41 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from deeplab_ray import datasets
 from deeplab_ray.errors import UserError
+from deeplab_ray.labels import ClassTable
 from deeplab_ray.local.s3_server import EmbeddedS3
-from deeplab_ray.shards import SCHEMA, Bad, Manifest, Shard, open_split, write_shard
+from deeplab_ray.shards import (
+    FORMAT,
+    SCHEMA,
+    Bad,
+    Manifest,
+    Shard,
+    Split,
+    open_split,
+    read_shard,
+    require_labels,
+    write_shard,
+)
 from deeplab_ray.storage.location import Location, locate
 
+CLASSES = ClassTable(("sky", "road"), ((1, 2, 3), (4, 5, 6)), (23, 7), ignore_value=0)
+# As the first version wrote it.
+OLD = {"dataset": "camvid", "split": "train", "classes": ["sky"], "images": 0, "pixels": [0], "shards": [], "bad": []}
 
-def rows(start: int, stop: int) -> Iterator[dict[str, Any]]:
+
+def rows(start: int, stop: int, unlabelled: tuple[int, ...] = ()) -> Iterator[dict[str, Any]]:
     for i in range(start, stop):
-        yield {"id": f"id{i}", "image": bytes([i]) * 5000, "label": b"label%d" % i, "height": i, "width": 2 * i}
+        label = None if i in unlabelled else b"label%d" % i
+        yield {"id": f"id{i}", "image": bytes([i]) * 5000, "label": label, "height": i, "width": 2 * i}
 
 
-def write_split(folder: Location, dataset: str = "camvid", classes: tuple[str, ...] | None = None) -> Manifest:
+def write_split(folder: Location, unlabelled: tuple[int, ...] = ()) -> Manifest:
     written = [
-        write_shard(folder / "shards-1", "00000.parquet", rows(0, 3)),
-        write_shard(folder / "shards-1", "00001.parquet", rows(3, 8)),
+        write_shard(folder / "shards-1", "00000.parquet", rows(0, 3, unlabelled)),
+        write_shard(folder / "shards-1", "00001.parquet", rows(3, 8, unlabelled)),
     ]
     shards = [shard for shard in written if shard]
-    names = list(classes or datasets.get(dataset).classes)
-    manifest = Manifest(dataset, folder.name, names, 8, [1] * len(names), shards, [Bad("x", "its label is missing")])
+    manifest = Manifest("camvid", folder.name, CLASSES, [1, 2], shards, [Bad("x", "its label is missing")])
     (folder / "manifest.json").write_bytes(manifest.to_json().encode())
     return manifest
 
@@ -47,7 +64,8 @@ def test_every_sample_is_read_back_from_a_pickled_split_by_many_threads(output: 
     write_split(output / "train")
     split = pickle.loads(pickle.dumps(open_split(output.uri, "train")))
     assert len(split) == 8
-    assert split.dataset.name == "camvid"
+    assert split.classes == CLASSES
+    assert split.manifest.reader == "camvid"
     with ThreadPoolExecutor(8) as pool:
         samples = list(pool.map(split.read, [*range(8)] * 5))
     for number, sample in enumerate(samples):
@@ -72,6 +90,84 @@ def test_a_shard_is_what_the_manifest_says_and_plain_parquet(output: Location) -
         assert footer.num_row_groups == shard.rows
 
 
+def test_a_shard_read_whole_is_its_samples_one_by_one(output: Location) -> None:
+    write_split(output / "train", unlabelled=(1, 7))
+    split = open_split(output.uri, "train")
+    whole = [sample for shard in split.manifest.shards for sample in read_shard(split.folder, shard)]
+    assert whole == [split.read(index) for index in range(8)]
+    assert [shard.path for shard, _ in map(split.place, (0, 2, 3, 7))] == [
+        split.manifest.shards[number].path for number in (0, 0, 1, 1)
+    ]
+
+
+def test_rows_may_have_no_label(tmp_path: Path) -> None:
+    write_split(locate(tmp_path / "train"), unlabelled=(1, 7))
+    split = open_split(str(tmp_path), "train")
+    assert [split.read(index).label is None for index in range(8)] == [index in (1, 7) for index in range(8)]
+    assert list(split.labelled()) == [0, 2, 3, 4, 5, 6]
+    assert (split.manifest.images, split.manifest.labelled) == (8, 6)
+    assert json.loads((tmp_path / "train/manifest.json").read_text())["labelled"] == 6
+    write_split(locate(tmp_path / "val"))
+    assert list(open_split(str(tmp_path), "val").labelled()) == list(range(8))
+
+
+def flip(file: Path, at: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[at] ^= 1
+    file.write_bytes(content)
+
+
+def damaged(split: Split, number: int) -> str:
+    shard = split.folder / split.manifest.shards[number].path
+    return f"^shard {re.escape(str(shard))} is damaged .*prepare the set again"
+
+
+def test_a_flipped_byte_is_told_with_the_shards_name_wherever_it_lies(tmp_path: Path) -> None:
+    write_split(locate(tmp_path / "train"))
+    split = open_split(str(tmp_path), "train")
+    file = Path(split.paths()[1])
+    whole = file.read_bytes()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    # Of the second shard's rows the third: its image and its label. Of its footer: a column's name.
+    inside = (whole.index(bytes([5]) * 5000) + 2500, whole.index(b"label5") + 2, whole.index(b"image", footer))
+    for run, at in enumerate(inside):
+        # A file of another name, as handles of files that were read stay open.
+        shard = split.manifest.shards[1]
+        copy = Shard(f"shards-1/copy{run}.parquet", shard.rows, shard.sha256, shard.bytes)
+        (split.folder / copy.path).write_bytes(whole)
+        flip(tmp_path / "train" / copy.path, at)
+        other = Split(split.folder, Manifest("camvid", "train", CLASSES, [1, 2], [split.manifest.shards[0], copy], []))
+        with pytest.raises(UserError, match=damaged(other, 1)):
+            other.read(5)
+        with pytest.raises(UserError, match=damaged(other, 1)):
+            read_shard(other.folder, copy)
+        assert [other.read(index).id for index in range(3)] == ["id0", "id1", "id2"]
+    assert split.read(5).image == bytes([5]) * 5000
+
+
+def test_a_shard_of_another_size_or_none_at_all_is_told(output: Location) -> None:
+    write_split(output / "train")
+    split = open_split(output.uri, "train")
+    first, second = (split.folder / shard.path for shard in split.manifest.shards)
+    # Still good Parquet, with all of its rows.
+    write_shard(split.folder / "shards-1", "00000.parquet", [*rows(0, 3), *rows(0, 1)])
+    second.filesystem.delete_file(second.path)
+    for index, place, what in ((0, first, "damaged"), (3, second, "missing")):
+        for read in (lambda i: split.read(i), lambda i: read_shard(split.folder, split.place(i)[0])):
+            with pytest.raises(UserError, match=f"^shard {re.escape(str(place))} is {what}") as caught:
+                read(index)
+            assert "\n" not in str(caught.value)
+
+
+def test_a_split_without_a_labelled_pixel_is_refused(tmp_path: Path) -> None:
+    manifest = write_split(locate(tmp_path / "test"), unlabelled=tuple(range(8)))
+    require_labels(open_split(str(tmp_path), "test"))
+    void = Manifest("camvid", "test", CLASSES, [0, 0], manifest.shards, [])
+    (tmp_path / "test/manifest.json").write_text(void.to_json())
+    with pytest.raises(UserError, match=r"/test has no labelled pixel \(images with a label: 0 of 8\)"):
+        require_labels(open_split(str(tmp_path), "test"))
+
+
 def test_a_split_is_found_by_its_own_folder_too(tmp_path: Path) -> None:
     write_split(locate(tmp_path / "val"))
     assert open_split(str(tmp_path / "val"), "val").manifest.split == "val"
@@ -94,12 +190,37 @@ def test_what_is_no_prepared_split_is_refused(tmp_path: Path) -> None:
             open_split(str(tmp_path), "train")
 
 
-def test_a_split_prepared_with_other_classes_is_refused(tmp_path: Path) -> None:
-    write_split(locate(tmp_path / "train"), classes=("sky", "road"))
-    with pytest.raises(UserError, match="prepared with other classes"):
-        open_split(str(tmp_path), "train")
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (json.dumps(OLD), f"format 1; this one reads {FORMAT}"),
+        (json.dumps({"format": 99, "reader": "camvid"}), f"format 99; this one reads {FORMAT}"),
+    ],
+    ids=["older", "newer"],
+)
+def test_a_set_of_another_format_is_refused_with_what_to_do(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "manifest.json").write_text(text)
+    command = rf"prepare it again by jobs/prepare\.py camvid --source FOLDER --output {tmp_path} --overwrite$"
+    for uri in (tmp_path, tmp_path / "train"):
+        with pytest.raises(UserError, match=rf"{said}\): {command}"):
+            open_split(str(uri), "train")
 
 
-def test_a_manifest_survives_json() -> None:
-    manifest = Manifest("voc12", "val", ["a", "b"], 3, [7, 0], [Shard("s/0", 3, "ab", 9)], [Bad("x", "§ truncated")])
+def test_a_manifest_survives_json_and_tells_of_itself() -> None:
+    shards = [Shard("s/0", 3, "ab", 9), Shard("s/1", 2, "cd", 9, unlabelled=(1,))]
+    manifest = Manifest("voc12", "val", CLASSES, [7, 0], shards, [Bad("x", "§ truncated")])
     assert Manifest.from_json(manifest.to_json()) == manifest
+    fields = json.loads(manifest.to_json())
+    assert (fields["format"], fields["reader"], fields["images"], fields["labelled"]) == (2, "voc12", 5, 4)
+    assert fields["classes"][1] == {"name": "road", "colour": [4, 5, 6], "value": 7}
+    assert fields["ignore_value"] == 0
+    assert fields["digest"] == hashlib.sha256(b"ab 3\ncd 2\n").hexdigest()
+
+
+@pytest.mark.parametrize("change", [{"images": 4}, {"labelled": 5}, {"digest": "00"}, {"pixels": [1]}, {"classes": []}])
+def test_a_manifest_that_contradicts_itself_is_broken(tmp_path: Path, change: dict[str, Any]) -> None:
+    manifest = write_split(locate(tmp_path / "train"))
+    (tmp_path / "train/manifest.json").write_text(json.dumps(json.loads(manifest.to_json()) | change))
+    with pytest.raises(UserError, match=r"manifest\.json is broken .*: prepare again with --overwrite"):
+        open_split(str(tmp_path), "train")

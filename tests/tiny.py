@@ -8,9 +8,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from deeplab_ray.config.recipe import AugmentConfig, Config, CRFParams, ModelConfig, RuntimeConfig, SolverConfig
-from deeplab_ray.models import DeepLab, calibrate_frozen_norms
+from deeplab_ray.config.recipe import AugmentConfig, Recipe, SolverConfig
+from deeplab_ray.config.resources import TrainingResources
+from deeplab_ray.crf.params import CRFParams
+from deeplab_ray.labels import ClassTable
 from deeplab_ray.models import checkpoint as checkpoints
+from deeplab_ray.models.configs import DeepLabV2Config
+from deeplab_ray.models.networks import create
+from deeplab_ray.runs import Provenance
 from deeplab_ray.training.optimizer import build_optimizer
 
 HEIGHT, WIDTH = 12, 20
@@ -39,26 +44,38 @@ def camvid(folder: Path, height: int = HEIGHT, width: int = WIDTH, **counts: int
     return folder
 
 
-def config(iterations: int = 6, **runtime: Any) -> Config:
-    """A small network for `scenes`, in float32, from random weights; a checkpoint every second iteration."""
-    defaults = {"log_every": 2, "validate_every": 0, "checkpoint_every": 2}
-    return Config(
-        ModelConfig("scenes", "resnet18", "largefov", weights="random"),
-        AugmentConfig(crop=33),
-        SolverConfig(learning_rate=1e-3, iterations=iterations, batch=4),
-        CRFParams(iterations=2),
-        RuntimeConfig(**{**defaults, **runtime}),
+def classes(count: int) -> ClassTable:
+    """So many classes: c0, c1, …, whose values are their train ids."""
+    return ClassTable(
+        names=tuple(f"c{i}" for i in range(count)),
+        colours=tuple((i, i, 200) for i in range(count)),
+        values=tuple(range(count)),
     )
 
 
-def checkpoint(folder: Path, config: Config, classes: tuple[str, ...]) -> Path:
+def recipe(iterations: int = 6) -> Recipe:
+    """A small network for `scenes`, in float32, from random weights."""
+    return Recipe(
+        DeepLabV2Config("resnet18", "largefov", weights="random"),
+        AugmentConfig(crop=33),
+        SolverConfig(learning_rate=1e-3, iterations=iterations, batch=4),
+        CRFParams(iterations=2),
+    )
+
+
+def resources(**options: Any) -> TrainingResources:
+    """One worker, no validation, a checkpoint every second iteration, unless the options say otherwise."""
+    return TrainingResources(**{"log_every": 2, "validate_every": 0, "checkpoint_every": 2, **options})
+
+
+def checkpoint(folder: Path, recipe: Recipe, classes: tuple[str, ...]) -> Path:
     """A checkpoint in the existing `folder`, as if trained: from random weights, with scores far enough apart."""
     torch.manual_seed(0)
-    model = DeepLab(config.model, len(classes))
-    calibrate_frozen_norms(model.trunk, model.prepare(torch.randint(0, 256, (4, 33, 33, 3), dtype=torch.uint8)))
+    network = create(recipe.network, len(classes))
+    network.calibrate(torch.randint(0, 256, (4, 33, 33, recipe.network.channels), dtype=torch.uint8))
     with torch.no_grad():
-        for classifier in model.head.classifiers:
-            classifier.weight *= 4
-    meta = checkpoints.CheckpointMeta(config, 6, classes, [{"iteration": 6, "loss": 1.0}])
-    checkpoints.save(folder, model, build_optimizer(model, config.solver), meta)
+        for classifier in network.classifiers():
+            classifier.get_parameter("weight").mul_(4)
+    meta = checkpoints.CheckpointMeta(Provenance(recipe), 6, classes, [{"iteration": 6, "loss": 1.0}])
+    checkpoints.save(folder, network, build_optimizer(network, recipe.solver), meta)
     return folder

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deeplab_ray.config.recipe import CRFParams
 from deeplab_ray.crf.model import TOLERANCE, Backend, DenseCRF
+from deeplab_ray.crf.params import CRFParams
 from deeplab_ray.errors import UserError
 from deeplab_ray.scenes import draw as scenes
 

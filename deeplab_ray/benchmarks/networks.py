@@ -6,23 +6,25 @@ Every figure is a ratio of things measured in one run, in turn, on the same mach
 import gc
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deeplab_ray.config.recipe import ModelConfig, Precision, RuntimeConfig, SolverConfig
-from deeplab_ray.datasets.base import IGNORE
-from deeplab_ray.models import DeepLab, calibrate_frozen_norms
-from deeplab_ray.models.describe import describe
-from deeplab_ray.presets import paper as presets
+from deeplab_ray.config.recipe import Precision, SolverConfig
+from deeplab_ray.labels import IGNORE
+from deeplab_ray.models.configs import DeepLabV2Config
+from deeplab_ray.models.describe import measure_network
+from deeplab_ray.models.network import Network
+from deeplab_ray.models.networks import create
+from deeplab_ray.presets import lookup as presets
 from deeplab_ray.training.optimizer import build_optimizer
 from deeplab_ray.training.step import train_step
 
 CLASSES = 21
-# Preset, its head in words, and training speed in images/s in the paper.
+# Preset, its head as a text, and training speed in images/s in the paper.
 KERNELS = (
     ("voc12-vgg16-k7r4", "7×7, rate 4", 1.44),
     ("voc12-vgg16-k4r4", "4×4, rate 4", 2.90),
@@ -52,12 +54,11 @@ def measure_kernels(size: int, batch: int, repeats: int, train: bool) -> list[Ke
     rows = []
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for name, text, published in KERNELS:
-        config = presets.get(name).config.model
-        config = ModelConfig(config.dataset, config.backbone, config.head, "random")
-        found = describe(config, CLASSES, size, size)
+        config = replace(presets.get(name).recipe.network, weights="random")
+        found = measure_network(config, CLASSES, size, size)
         torch.manual_seed(0)
-        model = DeepLab(config, CLASSES).on(device)
-        step = _our_step(model, _batch(size, batch, device), RuntimeConfig()) if train else _forward(model, size, batch)
+        model = create(config, CLASSES).on(device)
+        step = _our_step(model, _batch(size, batch, device)) if train else _forward(model, size, batch)
         seconds = min(_times(step, repeats, device))
         rows.append(
             KernelRow(
@@ -120,16 +121,15 @@ def compare_steps(size: int, batch: int, repeats: int, precision: Precision, com
     """ResNet-101 ASPP MSC under `train_step` against torchvision's deeplabv3_resnet101 in plain float32."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = _batch(size, batch, device)
-    runtime = RuntimeConfig(precision=precision)
 
     def ours() -> StepRow:
-        config = ModelConfig("voc12", "resnet101", "aspp-l", "random", msc=True)
+        config = DeepLabV2Config("resnet101", "aspp-l", weights="random", msc=True)
         torch.manual_seed(0)
-        model = DeepLab(config, CLASSES).on(device)
+        model = create(config, CLASSES).on(device)
         # As a random net starts; without statistics its activations would grow block by block.
-        calibrate_frozen_norms(model.trunk, model.prepare(data[0][:2]))
-        count = describe(config, CLASSES, size, size).multiply_adds
-        step = _our_step(model, data, runtime, compiled)
+        model.calibrate(data[0][:2])
+        count = measure_network(config, CLASSES, size, size).multiply_adds
+        step = _our_step(model, data, precision, compiled)
         return _measure_step("ResNet-101 ASPP MSC", step, count, batch, repeats, device)
 
     def rival() -> StepRow:
@@ -172,16 +172,16 @@ def _batch(size: int, batch: int, device: torch.device) -> tuple[Tensor, Tensor]
 
 
 def _our_step(
-    model: DeepLab, data: tuple[Tensor, Tensor], runtime: RuntimeConfig, compiled: bool = False
+    model: Network, data: tuple[Tensor, Tensor], precision: Precision = "float32", compiled: bool = False
 ) -> Callable[[], object]:
     # A rate at which random weights stay finite over the repeats.
     optimizer = build_optimizer(model, SolverConfig(learning_rate=1e-8))
     model.train()
-    network = cast(nn.Module, torch.compile(model)) if compiled else model
-    return lambda: train_step(network, optimizer, [data], runtime)
+    forward = cast(nn.Module, torch.compile(model)) if compiled else model
+    return lambda: train_step(model, optimizer, [data], precision, forward=forward)
 
 
-def _forward(model: DeepLab, size: int, batch: int) -> Callable[[], object]:
+def _forward(model: Network, size: int, batch: int) -> Callable[[], object]:
     images = _batch(size, batch, model.mean.device)[0]
     model.eval()
 

@@ -6,6 +6,7 @@ import typing
 from typing import Any, TypeVar
 
 from deeplab_ray.checks import describe_type, fits
+from deeplab_ray.config.network import NetworkConfig
 from deeplab_ray.errors import UserError
 from deeplab_ray.storage.location import locate
 
@@ -14,7 +15,15 @@ T = TypeVar("T")
 
 def to_json(config: Any) -> str:
     """A config dataclass as indented JSON."""
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+    return json.dumps(as_dict(config), indent=2) + "\n"
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """A config dataclass, and those in it, as dicts; that of a network has its `name`, too."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    if isinstance(config, NetworkConfig):
+        values = {"name": config.name, **values}
+    return {name: as_dict(value) if dataclasses.is_dataclass(value) else value for name, value in values.items()}
 
 
 def from_json(text: str, kind: type[T], where: str = "config") -> T:
@@ -26,35 +35,63 @@ def from_json(text: str, kind: type[T], where: str = "config") -> T:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"{where} is not JSON ({error}): give the config.json or best.json of a run") from None
-    return _build(kind, value, where)
+        raise UserError(f"{where} is not JSON ({error}): give a file that a job wrote") from None
+    return from_dict(value, kind, where)
 
 
 def load(uri: str, kind: type[T]) -> T:
-    """The dataclass `kind` from a JSON file at a path or s3:// URI; UserError where there is none or it is wrong."""
+    """The dataclass `kind` from a JSON file at a path or s3:// URI; UserError if there is none or it is wrong."""
+    return from_json(read_text(uri, kind.__name__), kind, uri)
+
+
+def read_text(uri: str, what: str) -> str:
+    """The text of a file at a path or s3:// URI; UserError, naming `what` it should hold, if it cannot be read."""
     try:
-        text = locate(uri).read_bytes().decode()
+        return locate(uri).read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"no {kind.__name__} can be read at {uri} ({type(error).__name__}): give a JSON file that a job wrote"
+            f"no {what} can be read at {uri} ({type(error).__name__}): give a JSON file that a job wrote"
         ) from None
-    return from_json(text, kind, uri)
+
+
+def from_dict(value: Any, kind: type[T], where: str) -> T:
+    """Build the dataclass `kind` from what `as_dict` made; see `from_json`."""
+    return _build(kind, value, where)
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise UserError(f"{where}: expected an object with the fields of {kind.__name__}, found {value!r}")
+    if issubclass(kind, NetworkConfig):
+        kind, value = _network(value, where)
     hints = typing.get_type_hints(kind)
-    unknown = sorted(set(value) - set(hints))
+    names = [field.name for field in dataclasses.fields(kind)]
+    unknown = sorted(set(value) - set(names))
     if unknown:
-        raise UserError(f"{where}: unknown field {unknown[0]!r}; {kind.__name__} has {', '.join(hints)}")
+        raise UserError(f"{where}: unknown field {unknown[0]!r}; {kind.__name__} has {', '.join(names)}")
     arguments = {}
     for name, item in value.items():
-        if dataclasses.is_dataclass(hints[name]):
-            item = _build(hints[name], item, f"{where}.{name}")
+        if (inner := _dataclass(hints[name])) and item is not None:
+            item = _build(inner, item, f"{where}.{name}")
         elif not fits(item, hints[name]):
             raise UserError(f"{where}.{name}: {item!r} is not of type {describe_type(hints[name])}")
         elif isinstance(item, list):
             item = tuple(item)
         arguments[name] = item
+    required = (field.name for field in dataclasses.fields(kind) if field.default is field.default_factory)
+    if missing := next((name for name in required if name not in arguments), None):
+        raise UserError(f"{where} has no {missing!r}, which {kind.__name__} needs")
     return kind(**arguments)
+
+
+def _dataclass(hint: Any) -> Any:
+    """The dataclass that a field holds, also where it may be None."""
+    return next((kind for kind in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(kind)), None)
+
+
+def _network(value: dict[str, Any], where: str) -> tuple[type[NetworkConfig], dict[str, Any]]:
+    kinds = NetworkConfig.kinds()
+    name = value.get("name")
+    if not isinstance(name, str) or name not in kinds:
+        raise UserError(f"{where}: there is no network {name!r} here: known are {', '.join(sorted(kinds))}")
+    return kinds[name], {key: item for key, item in value.items() if key != "name"}

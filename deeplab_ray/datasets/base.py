@@ -1,20 +1,21 @@
-"""What a dataset is: classes, colours, what the values in its label files mean, and where its files lie."""
+"""What a dataset is: classes, colours, what the values in its label files mean, and where its files lie.
 
-import io
+Datasets exist for preparing alone: a prepared set describes itself (see `deeplab_ray.shards`).
+"""
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
 
+from deeplab_ray.images import load
+from deeplab_ray.labels import IGNORE, ClassTable
 from deeplab_ray.storage.location import Location
 
-IGNORE = 255
-"""Train id of pixels that take no part in training and measuring."""
-
-# Where a PNG says how many bits a sample has, and how it ends.
-_PNG_BIT_DEPTH, _PNG_END = 24, b"IEND\xaeB`\x82"
+# Where a PNG says how many bits a sample has.
+_PNG_BIT_DEPTH = 24
 
 
 @dataclass(frozen=True)
@@ -45,36 +46,34 @@ class Dataset:
     pairs: Callable[[Location, str], list[Pair]]
     """(folder, split) → the split's pairs, sorted by id; UserError where the split is not there."""
     unlabelled: tuple[str, ...] = ()
-    """Splits whose labels are not public."""
+    """Splits whose labels are not public: their images are prepared without."""
 
     @cached_property
-    def _train_ids(self) -> np.ndarray:
+    def table(self) -> ClassTable:
+        """The classes as a prepared set keeps them."""
+        first = {train_id: raw for raw, train_id in reversed(self.label_values.items())}
+        free = (value for value in range(255, -1, -1) if value not in self.label_values)
+        return ClassTable(
+            names=self.classes,
+            colours=self.palette,
+            values=tuple(first[train_id] for train_id in range(len(self.classes))),
+            ignore_value=first[IGNORE] if IGNORE in first else next(free),
+        )
+
+    @cached_property
+    def _train_ids(self) -> NDArray[np.int16]:
         """int16 [256]: value in a label file → train id, −1 where the table has none."""
         table = np.full(256, -1, np.int16)
         table[list(self.label_values)] = list(self.label_values.values())
         return table
 
-    @cached_property
-    def _raw_values(self) -> np.ndarray:
-        """int16 [256]: train id → value in a label file, −1 where the table has none."""
-        table = np.full(256, -1, np.int16)
-        for raw, train_id in reversed(self.label_values.items()):
-            table[train_id] = raw
-        return table
-
-    @cached_property
-    def _colours(self) -> np.ndarray:
-        table = np.zeros((256, 3), np.uint8)
-        table[: len(self.palette)] = self.palette
-        return table
-
-    def decode_label(self, data: bytes) -> np.ndarray:
+    def decode_label(self, data: bytes) -> NDArray[np.uint8]:
         """A label file's bytes → train ids, uint8 H×W.
 
         Raises ValueError with a short reason: unreadable or truncated; no 8-bit single-channel or palette
         PNG; a value outside the table.
         """
-        image = _load(data)
+        image = load(data)
         if image.format != "PNG" or image.mode not in ("L", "P"):
             raise ValueError(
                 f"label is {image.format} of mode {image.mode}, not an 8-bit single-channel or palette PNG"
@@ -91,44 +90,6 @@ class Dataset:
             found = f"label value {values[0]} ({counts[0]} pixels)"
             raise ValueError(f"{found} is not in {self.name}'s table{more}")
         return train_ids.astype(np.uint8)
-
-    def encode_label(self, train_ids: np.ndarray) -> bytes:
-        """Train ids, uint8 H×W → a single-channel PNG in the dataset's own values (what a benchmark takes).
-
-        IGNORE becomes the dataset's own void. Raises ValueError for a train id that is no class of it.
-        """
-        raw = self._raw_values[train_ids]
-        if (raw < 0).any():
-            raise ValueError(f"train id {train_ids[raw < 0][0]} is no class of {self.name}")
-        file = io.BytesIO()
-        Image.fromarray(raw.astype(np.uint8)).save(file, "PNG")
-        return file.getvalue()
-
-    def colourise(self, train_ids: np.ndarray) -> np.ndarray:
-        """Train ids, uint8 H×W → uint8 RGB H×W×3 in the dataset's palette; IGNORE is black."""
-        return self._colours[train_ids]
-
-
-def decode_image(data: bytes) -> np.ndarray:
-    """An image file's bytes → uint8 RGB H×W×3. ValueError with a short reason if unreadable or truncated."""
-    image = _load(data)
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(f"image has more than 8 bits a channel (mode {image.mode})")
-    return np.asarray(image.convert("RGB"))
-
-
-def _load(data: bytes) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
-    except Image.UnidentifiedImageError:
-        raise ValueError(f"not an image ({len(data)} bytes)") from None
-    except Exception as error:  # broken bytes raise almost anything in Pillow's decoders
-        raise ValueError(f"unreadable: {error}") from error
-    # Pillow does without the end.
-    if image.format == "PNG" and data.rfind(_PNG_END) < 0:
-        raise ValueError(f"unreadable: PNG of {len(data)} bytes is truncated")
-    return image
 
 
 def match_pairs(images: dict[str, str], labels: dict[str, str], image_of: Callable[[str], str]) -> list[Pair]:

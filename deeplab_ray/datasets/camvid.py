@@ -4,8 +4,9 @@ Brostow, Fauqueur, Cipolla: Semantic object classes in video, 2009; labels merge
 (Badrinarayanan et al., PAMI 2017). The colours are CamVid's own for the first of the merged classes.
 """
 
-from deeplab_ray.datasets.base import IGNORE, Dataset, Pair, match_pairs
+from deeplab_ray.datasets.base import Dataset, Pair, match_pairs
 from deeplab_ray.errors import UserError
+from deeplab_ray.labels import IGNORE
 from deeplab_ray.storage.location import Location
 
 _CLASSES: dict[str, tuple[int, int, int]] = {
@@ -37,7 +38,7 @@ def _pairs(source: Location, split: str) -> list[Pair]:
     return match_pairs(images, labels, lambda id: f"{split}/{id}.png")
 
 
-CAMVID = Dataset(
+DATASET = Dataset(
     name="camvid",
     title="CamVid, 11 classes: the SegNet layout, train/ + trainannot/, val/ + valannot/, test/ + testannot/",
     classes=tuple(_CLASSES),

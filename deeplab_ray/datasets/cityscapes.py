@@ -6,8 +6,9 @@ the label files hold and the benchmark takes; train ids are what a network learn
 
 from typing import NamedTuple
 
-from deeplab_ray.datasets.base import IGNORE, Dataset, Pair, match_pairs
+from deeplab_ray.datasets.base import Dataset, Pair, match_pairs
 from deeplab_ray.errors import UserError
+from deeplab_ray.labels import IGNORE
 from deeplab_ray.storage.location import Location
 
 
@@ -89,7 +90,7 @@ def read_pairs(source: Location, split: str) -> list[Pair]:
 
 _CLASSES = [LABEL_OF_TRAIN_ID[train_id] for train_id in range(19)]
 
-CITYSCAPES = Dataset(
+DATASET = Dataset(
     name="cityscapes",
     title="Cityscapes fine, 19 classes: leftImg8bit/ + gtFine/; train, val (labels of test are not public)",
     classes=tuple(label.name for label in _CLASSES),

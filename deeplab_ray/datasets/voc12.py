@@ -5,8 +5,9 @@ labels of Hariharan et al., ICCV 2011) is there where its list ImageSets/Segment
 labels lie in SegmentationClassAug, as usually handed round, or with the others in SegmentationClass.
 """
 
-from deeplab_ray.datasets.base import IGNORE, Dataset, Pair
+from deeplab_ray.datasets.base import Dataset, Pair
 from deeplab_ray.errors import UserError
+from deeplab_ray.labels import IGNORE
 from deeplab_ray.storage.location import Location
 
 _CLASSES = (
@@ -71,7 +72,7 @@ def _pairs(source: Location, split: str) -> list[Pair]:
     ]
 
 
-VOC12 = Dataset(
+DATASET = Dataset(
     name="voc12",
     title="PASCAL VOC 2012, 21 classes: JPEGImages/ + SegmentationClass/; train, val, trainval, trainaug",
     classes=_CLASSES,

@@ -14,16 +14,18 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from deeplab_ray import cli, datasets
-from deeplab_ray.config.recipe import Config
+from deeplab_ray import cli
+from deeplab_ray.config.recipe import Recipe
+from deeplab_ray.config.resources import TrainingResources
 from deeplab_ray.crf import CRFParams, DenseCRF
 from deeplab_ray.errors import UserError
 from deeplab_ray.local.s3_server import EmbeddedS3
 from deeplab_ray.machine import usable_cpus
 from deeplab_ray.on_ray import session
-from deeplab_ray.presets import paper as presets
+from deeplab_ray.presets import lookup as presets
 from deeplab_ray.scenes import draw as scenes
-from deeplab_ray.storage.location import Location, check_folder, locate
+from deeplab_ray.storage.access import check_folder
+from deeplab_ray.storage.location import Location, locate
 
 PRESET = "scenes-resnet18-largefov"
 WORKERS = 2
@@ -47,16 +49,13 @@ def run(output: str, iterations: int) -> dict[str, Any]:
     def say(text: str) -> None:
         print(f"[{time.monotonic() - started:4.0f} s] {text}", flush=True)
 
-    config = presets.get(PRESET).config
-    config = replace(
-        config,
-        solver=replace(config.solver, iterations=iterations),
-        runtime=replace(config.runtime, workers=WORKERS),
-    )
+    preset = presets.get(PRESET)
+    recipe = replace(preset.recipe, solver=replace(preset.recipe.solver, iterations=iterations))
+    resources = replace(preset.resources, workers=WORKERS)
     place = locate(output)
-    check_folder(place)
     if place.is_s3:
         raise UserError(f"--output {output} would go with the demo's S3 server: give a local folder")
+    check_folder(place)
     for name in _NOT_OURS:
         os.environ.pop(name, None)
     try:
@@ -65,8 +64,8 @@ def run(output: str, iterations: int) -> dict[str, Any]:
             s3.make_bucket("demo")
             say(f"S3 server is up at {s3.environment['AWS_ENDPOINT_URL']}")
             try:
-                with _beside(_compile, len(datasets.get("scenes").classes)):
-                    result = _steps(Path(folder), place, config, say)
+                with _beside(_compile, len(preset.classes)):
+                    result = _steps(Path(folder), place, recipe, resources, say)
             finally:
                 # Not by an import: Ctrl-C may have come in the middle of the first one.
                 if "ray" in sys.modules and hasattr(sys.modules["ray"], "shutdown"):
@@ -113,7 +112,9 @@ def _compile(classes: int) -> None:
     DenseCRF(CRFParams()).warm(classes)
 
 
-def _steps(folder: Path, output: Location, config: Config, tell: Callable[[str], None]) -> dict[str, Any]:
+def _steps(
+    folder: Path, output: Location, recipe: Recipe, resources: TrainingResources, tell: Callable[[str], None]
+) -> dict[str, Any]:
     def say(text: str) -> None:
         cli.check_interrupted()
         tell(text)
@@ -135,14 +136,14 @@ def _steps(folder: Path, output: Location, config: Config, tell: Callable[[str],
     say(f"drew {SCENES['train']} scenes to train on and {SCENES['val']} to validate on; preparing shards")
     prepare("scenes", str(folder), "s3://demo/scenes", rows_per_shard=100)
 
-    say(f"training {PRESET} with {WORKERS} DDP workers for {config.solver.iterations} iterations")
-    trained = trainer.run(config, "s3://demo/scenes", "s3://demo/runs/demo")
+    say(f"training {PRESET} with {WORKERS} DDP workers for {recipe.solver.iterations} iterations")
+    trained = trainer.train(recipe, resources, "s3://demo/scenes", "s3://demo/runs/demo")
     say(f"trained; evaluating {trained.checkpoint}")
     result = evaluation.evaluate(trained.checkpoint, "s3://demo/scenes", "val")
     report = evaluation.publish_report(result, output.uri)
-    strip = gallery_strip(result.worst[-_STRIP_ROWS:], result.dataset)
+    strip = gallery_strip(result.worst[-_STRIP_ROWS:], result.classes)
     strip.save(Path(output.path) / "strip.png")
-    print(format_table(result.dataset.classes, result.confusion, result.confusion_crf))
+    print(format_table(result.classes.names, result.confusion, result.confusion_crf))
     say(f"open {report}")
     return {
         "miou": result.miou,

@@ -6,7 +6,7 @@ Cityscapes benchmarks do, not averaged over images.
 
 import numpy as np
 
-from deeplab_ray.datasets.base import IGNORE
+from deeplab_ray.labels import IGNORE
 
 
 def confusion_matrix(label: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:

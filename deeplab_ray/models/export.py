@@ -9,11 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from deeplab_ray.errors import UserError
-from deeplab_ray.models.grid import STRIDE, upsample_scores
-from deeplab_ray.models.networks.deeplab_v2 import DeepLab
+from deeplab_ray.models.network import Network
 
 # An odd size off the grid to trace with, and others to check with: the smallest, one on the grid, a wide one.
 _TRACED = (75, 107)
@@ -35,20 +33,16 @@ class Exported:
 class _FullSize(nn.Module):
     """uint8 RGB N×H×W×3 → scores N×C×H×W, with sizes that stay symbols while it is traced."""
 
-    def __init__(self, model: DeepLab) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
-        self.model = model
+        self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[1:3]
-        scores: Tensor = self.model(images)
-        if self.model.alignment != "corners":
-            return upsample_scores(scores, height, width, self.model.alignment)
-        size = [STRIDE * (n - 1) + 1 for n in scores.shape[-2:]]
-        return F.interpolate(scores, size=size, mode="bilinear", align_corners=True)[..., :height, :width]
+        return self.network.grid.to_image(self.network(images), height, width)
 
 
-def export(model: DeepLab) -> Exported:
+def export(network: Network) -> Exported:
     """The network in evaluation mode as an ONNX model: "images" uint8 N×H×W×3 → "scores" float N×C×H×W.
 
     H and W are free. Raises UserError where the package onnx is not installed, RuntimeError where onnxruntime finds
@@ -59,8 +53,9 @@ def export(model: DeepLab) -> Exported:
             raise UserError(f"{package} is not installed: install deeplab-ray with the extra onnx")
     import onnxruntime
 
-    whole = _FullSize(model).eval()
-    example = torch.zeros((2, *_TRACED, 3), dtype=torch.uint8)
+    whole = _FullSize(network).eval()
+    channels = network.config.channels
+    example = torch.zeros((2, *_TRACED, channels), dtype=torch.uint8)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         file = Path(folder) / "model.onnx"
@@ -83,7 +78,7 @@ def export(model: DeepLab) -> Exported:
     difference, equal, pixels = 0.0, 0, 0
     generator = np.random.default_rng(0)
     for height, width in _CHECKED:
-        images = generator.integers(0, 256, (1, height, width, 3), np.uint8)
+        images = generator.integers(0, 256, (1, height, width, channels), np.uint8)
         (theirs,) = session.run(None, {"images": images})
         with torch.inference_mode():
             ours = whole(torch.from_numpy(images)).numpy()

@@ -1,56 +1,147 @@
-"""The geometry of the paper: which sizes fit, and how scores come back to image size.
+"""Where the cells of a network's scores lie on the image, and how scores come back to image size.
 
-Sizes ≡ 1 (mod 8) put the centres of output cell k at pixel 8k exactly, so that a label at output stride is
-`label[::8, ::8]` and the way back is bilinear interpolation with aligned corners. The fully convolutional networks
-and the port deeplab-pytorch put their cells elsewhere: `Alignment` says where.
+The paper's: sizes ≡ 1 (mod 8) put the centre of cell k at pixel 8k exactly, so that a label at output stride is
+`label[::8, ::8]` and the way back is bilinear interpolation with aligned corners (`CornerGrid`). The fully
+convolutional networks and the port deeplab-pytorch put their cells elsewhere.
+
+Shapes: N images, C classes, H×W pixels, h×w cells.
 """
 
-from typing import Literal
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-STRIDE = 8
 
-Alignment = Literal["corners", "centres", "fcn32s", "fcn16s", "fcn8s"]
-"""Where score cells lie on the image: at pixels 8k; evenly over its area; where FCN's paddings put them."""
+class Grid(ABC):
+    """Places of score cells on an image. Small and picklable: scores travel with it; `str()` and `parse` as text."""
 
-# FCN: stride of the scores, and the first row and column that is kept of their deconvolution.
-_FCN: dict[str, tuple[int, int]] = {"fcn32s": (32, 19), "fcn16s": (16, 27), "fcn8s": (8, 31)}
+    @property
+    @abstractmethod
+    def combined(self) -> "CornerGrid":
+        """The grid on which scores of several scales, mirror images and tiles are added up."""
+
+    @abstractmethod
+    def to_image(self, scores: Tensor, height: int, width: int) -> Tensor:
+        """Scores N×C×h×w as the network gives them → N×C×height×width at image size.
+
+        Raises ValueError if h×w does not belong to height×width.
+        """
+
+    def onto_combined(self, scores: Tensor, height: int, width: int, mirrored: bool = False) -> Tensor:
+        """Scores N×C×h×w of a prepared image → those of height×width pixels on the grid `combined`.
+
+        mirrored: they are of the mirrored prepared image, and are mirrored back.
+        """
+        full = self.to_image(scores, height, width)
+        full = full.flip(-1) if mirrored else full
+        stride = self.combined.stride
+        rows, columns = ((stride * torch.arange(self.combined.cells(n))).clamp(max=n - 1) for n in (height, width))
+        return full[..., rows, :][..., columns]
 
 
-def grid_size(size: int) -> int:
-    """Cells at output stride for `size` pixels: 321 → 41, 1 → 1."""
-    return (size + STRIDE - 2) // STRIDE + 1
+@dataclass(frozen=True)
+class CornerGrid(Grid):
+    """Cell k at pixel stride·k; stride 1 is a score at every pixel."""
+
+    stride: int = 8
+
+    def __str__(self) -> str:
+        return f"corners {self.stride}"
+
+    @property
+    def combined(self) -> "CornerGrid":
+        return self
+
+    def cells(self, pixels: int) -> int:
+        """Cells for so many pixels, the last at or behind the last pixel: 321 → 41 and 1 → 1 at stride 8."""
+        return (pixels + self.stride - 2) // self.stride + 1
+
+    def labels(self, labels: Tensor) -> Tensor:
+        """Labels N×H×W at the cells: N×h×w, exactly every stride-th pixel.
+
+        Raises ValueError unless H and W are ≡ 1 (mod stride): cells would lie behind the last pixel.
+        """
+        if any((size - 1) % self.stride for size in labels.shape[-2:]):
+            height, width = labels.shape[-2:]
+            raise ValueError(
+                f"a label of {height}×{width} does not fit the stride-{self.stride} grid: "
+                f"sizes must be ≡ 1 (mod {self.stride})"
+            )
+        return labels[..., :: self.stride, :: self.stride]
+
+    def to_image(self, scores: Tensor, height: int, width: int) -> Tensor:
+        """Bilinear with aligned corners onto the padded size, from which the padding is cut."""
+        h, w = scores.shape[-2:]
+        # While a network is traced for ONNX, sizes are symbols.
+        if not torch.jit.is_tracing() and (h, w) != (self.cells(height), self.cells(width)):
+            raise ValueError(f"scores of {h}×{w} do not belong to an image of {height}×{width}")
+        if self.stride == 1:
+            return scores
+        padded = [self.stride * (n - 1) + 1 for n in (h, w)]
+        return F.interpolate(scores, size=padded, mode="bilinear", align_corners=True)[..., :height, :width]
+
+    def onto_combined(self, scores: Tensor, height: int, width: int, mirrored: bool = False) -> Tensor:
+        # Of an image whose padded sides are ≡ 1 (mod stride), cells fall on cells when it is mirrored.
+        scores = scores.flip(-1) if mirrored else scores
+        return scores[..., : self.cells(height), : self.cells(width)]
 
 
-def pad_to_grid(images: Tensor, multiple: int = STRIDE) -> Tensor:
-    """Pad N×3×H×W at the right and at the bottom with zeros (the mean colour) to sizes ≡ 1 (mod `multiple`)."""
-    height, width = images.shape[-2:]
-    return F.pad(images, (0, (1 - width) % multiple, 0, (1 - height) % multiple))
+@dataclass(frozen=True)
+class CentreGrid(Grid):
+    """Cells evenly over the image's area: pixel centres are aligned, as in deeplab-pytorch."""
 
+    def __str__(self) -> str:
+        return "centres"
 
-def upsample_scores(scores: Tensor, height: int, width: int, alignment: Alignment = "corners") -> Tensor:
-    """Scores N×C×h×w as a network gives them → N×C×height×width at image size.
+    @property
+    def combined(self) -> CornerGrid:
+        return CornerGrid(8)
 
-    corners: bilinear with aligned corners onto the padded size, from which the padding is cut. centres: bilinear
-    with aligned pixel centres. fcn…: bilinear deconvolution, cropped as the original's.
-    Raises ValueError when h×w does not belong to height×width.
-    """
-    h, w = scores.shape[-2:]
-    if alignment == "centres":
+    def to_image(self, scores: Tensor, height: int, width: int) -> Tensor:
+        """Bilinear with aligned pixel centres."""
         return F.interpolate(scores, size=(height, width), mode="bilinear", align_corners=False)
-    if alignment != "corners":
-        stride, offset = _FCN[alignment]
-        full = deconvolve(scores, stride)[..., offset : offset + height, offset : offset + width]
-        if full.shape[-2:] != (height, width):
+
+
+@dataclass(frozen=True)
+class DeconvolvedGrid(Grid):
+    """The paddings of FCN: scores are deconvolved by `stride`, and cut from row and column `offset` on."""
+
+    stride: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"deconvolved {self.stride} {self.offset}"
+
+    @property
+    def combined(self) -> CornerGrid:
+        return CornerGrid(1)
+
+    def to_image(self, scores: Tensor, height: int, width: int) -> Tensor:
+        """Bilinear deconvolution, cropped as the original's."""
+        h, w = scores.shape[-2:]
+        inner = slice(self.offset, self.offset + height), slice(self.offset, self.offset + width)
+        full = deconvolve(scores, self.stride)[(..., *inner)]
+        if not torch.jit.is_tracing() and full.shape[-2:] != (height, width):
             raise ValueError(f"scores of {h}×{w} are too few for an image of {height}×{width}")
         return full
-    if (h, w) != (grid_size(height), grid_size(width)):
-        raise ValueError(f"scores of {h}×{w} do not belong to an image of {height}×{width}")
-    padded = (STRIDE * (h - 1) + 1, STRIDE * (w - 1) + 1)
-    return F.interpolate(scores, size=padded, mode="bilinear", align_corners=True)[..., :height, :width]
+
+
+def parse(text: str) -> Grid:
+    """The grid that `str()` made this text of; ValueError for any other text."""
+    kind, *numbers = text.split()
+    kinds: dict[str, type[Grid]] = {"corners": CornerGrid, "centres": CentreGrid, "deconvolved": DeconvolvedGrid}
+    if kind not in kinds:
+        raise ValueError(f"{text!r} is no grid")
+    return kinds[kind](*map(int, numbers))
+
+
+def pad_to(images: Tensor, step: int, remainder: int) -> Tensor:
+    """Pad N×3×H×W at the right and at the bottom with zeros (the mean colour) to sizes ≡ remainder (mod step)."""
+    height, width = images.shape[-2:]
+    return F.pad(images, (0, (remainder - width) % step, 0, (remainder - height) % step))
 
 
 def deconvolve(scores: Tensor, factor: int) -> Tensor:
@@ -77,14 +168,6 @@ def _hat(positions: Tensor, cells: int, like: Tensor) -> Tensor:
     return (1 - (positions[:, None] - torch.arange(cells).to(like)).abs()).clamp_min(0)
 
 
-def labels_at_stride(labels: Tensor, stride: int = STRIDE) -> Tensor:
-    """Labels N×H×W (H, W ≡ 1 mod 8) at output stride: N×h×w, exactly every eighth pixel (or `stride`th)."""
-    height, width = labels.shape[-2:]
-    if height % STRIDE != 1 or width % STRIDE != 1:
-        raise ValueError(f"a label of {height}×{width} does not fit the stride-8 grid: sizes must be ≡ 1 (mod 8)")
-    return labels[..., ::stride, ::stride]
-
-
 def normalise(images: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-    """RGB N×H×W×3, uint8 or float → float32 N×3×H×W, (x − mean) / scale per channel, in 0..255 units."""
+    """N×H×W×channels, uint8 or float → float32 N×channels×H×W, (x − mean) / scale per channel, in 0..255 units."""
     return ((images.to(torch.float32) - mean) / scale).permute(0, 3, 1, 2).contiguous()

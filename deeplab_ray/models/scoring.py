@@ -1,31 +1,56 @@
-"""Scoring one image at several scales, mirrored, and in tiles."""
+"""Scoring images as they are, at several scales, mirrored, and in tiles: the one path of validation, evaluation and
+prediction.
 
+Shapes: N images, C classes, H×W pixels, h×w cells.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from deeplab_ray.config.recipe import TestConfig
-from deeplab_ray.models.grid import STRIDE, Alignment, grid_size, sample_scores, upsample_scores
-from deeplab_ray.models.networks.deeplab_v2 import DeepLab
+from deeplab_ray.config.scoring import ScoringConfig
+from deeplab_ray.models.grid import CornerGrid, Grid, sample_scores
+from deeplab_ray.models.network import Network
 
 
-def score_images(model: DeepLab, images: Tensor, options: TestConfig) -> tuple[Tensor, Alignment]:
-    """RGB images N×H×W×3 of any size → scores N×C×h×w, and where they lie (for `upsample_scores`).
+def score_images(network: Network, images: Tensor, options: ScoringConfig) -> tuple[Tensor, Grid]:
+    """Images N×H×W×channels of any size → scores N×C×h×w, and the grid that they lie on.
 
-    Without options what the model gives; else the mean over scales and mirror images, on the grid at output stride.
-    The model must be in evaluation mode.
+    Without options what the network gives; else the mean over scales and mirror images, on the network's own combined
+    grid. The network must be in evaluation mode.
     """
     if options.test_scales == (1.0,) and not options.test_mirror and not _tiled(images, options):
-        return model(images), model.alignment
+        return network(images), network.grid
+    grid = network.grid.combined
     total = torch.zeros(())
     for scale in options.test_scales:
         scaled = _resize(images, scale)
-        scores = _score_tiles(model, scaled, options)
-        if options.test_mirror:
-            mirrored = _score_tiles(model, scaled.flip(2), options)
-            scores = (scores + _mirror_back(mirrored, scaled.shape[2])) / 2
-        total = total.to(scores.device) + _to_grid(scores, scaled, images)
-    return total / len(options.test_scales), "corners"
+        scores = _score_tiles(network, scaled, options)
+        total = total.to(scores.device) + _to_unscaled(scores, scaled, images, grid)
+    return total / len(options.test_scales), grid
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """bfloat16 autocast on the device, or nothing for float32."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+def score_image(
+    network: Network, image: NDArray[np.uint8], device: torch.device, precision: str, options: ScoringConfig
+) -> tuple[Tensor, Grid]:
+    """One image uint8 H×W×3 → scores float32 C×h×w on the device, and the grid that they lie on."""
+    with torch.inference_mode(), autocast(device, precision):
+        scores, grid = score_images(network, torch.from_numpy(image.copy())[None].to(device), options)
+    return scores[0].float(), grid
+
+
+def predict_labels(scores: Tensor, grid: Grid, height: int, width: int) -> NDArray[np.uint8]:
+    """Scores float32 C×h×w → the most probable train id of every pixel, uint8 height×width."""
+    return grid.to_image(scores[None], height, width)[0].argmax(0).to(torch.uint8).cpu().numpy()
 
 
 def _resize(images: Tensor, scale: float) -> Tensor:
@@ -33,64 +58,60 @@ def _resize(images: Tensor, scale: float) -> Tensor:
         return images
     size = [max(1, round(n * scale)) for n in images.shape[1:3]]
     planes = images.permute(0, 3, 1, 2).float()
-    # Smoothed where it shrinks, as training images are.
+    # Smoothed when it shrinks, as training images are.
     return F.interpolate(planes, size=size, mode="bilinear", align_corners=False, antialias=True).permute(0, 2, 3, 1)
 
 
-def _mirror_back(scores: Tensor, width: int) -> Tensor:
-    """Scores of a mirrored image on the grid of the image itself: cell k at pixel 8k was at width − 1 − 8k."""
-    columns = (width - 1 - STRIDE * torch.arange(scores.shape[-1])) / STRIDE
-    return sample_scores(scores, torch.arange(scores.shape[-2]), columns)
-
-
-def _to_grid(scores: Tensor, scaled: Tensor, images: Tensor) -> Tensor:
-    """Scores on the grid of the scaled image, interpolated on that of the image."""
+def _to_unscaled(scores: Tensor, scaled: Tensor, images: Tensor, grid: CornerGrid) -> Tensor:
+    """Scores on the grid of the scaled images, interpolated on that of the images."""
     if scaled is images:
         return scores
     positions = []
     for small, large in zip(scaled.shape[1:3], images.shape[1:3], strict=True):
-        pixels = STRIDE * torch.arange(grid_size(large))
-        positions.append(((pixels + 0.5) * small / large - 0.5) / STRIDE)
+        pixels = grid.stride * torch.arange(grid.cells(large))
+        positions.append(((pixels + 0.5) * small / large - 0.5) / grid.stride)
     return sample_scores(scores, *positions)
 
 
-def _tiled(images: Tensor, options: TestConfig) -> bool:
+def _tiled(images: Tensor, options: ScoringConfig) -> bool:
     return options.tile > 0 and max(images.shape[1:3]) > options.tile
 
 
-def _score_tiles(model: DeepLab, images: Tensor, options: TestConfig) -> Tensor:
-    """Scores on the grid at output stride, of overlapping tiles where the image is larger than one.
+def _score_tiles(network: Network, images: Tensor, options: ScoringConfig) -> Tensor:
+    """Scores on the combined grid, of overlapping tiles if the image is larger than one.
 
-    Every tile starts at a cell of the whole image's grid. Where tiles overlap, each counts by its distance to its
-    own edge, so that no tile's border shows.
+    Every tile starts at a cell of the whole image's grid. Tiles that overlap count by the distance to their own edge,
+    so that no tile's border shows.
     """
     if not _tiled(images, options):
-        return _on_grid(model, images)
+        return _score_mirrored(network, images, options.test_mirror)
+    grid = network.grid.combined
+    step = max(grid.stride, network.config.step)
     height, width = images.shape[1:3]
     total = weights = torch.zeros(())
-    for top in _starts(height, options):
-        for left in _starts(width, options):
+    for top in _starts(height, step, options):
+        for left in _starts(width, step, options):
             tile = images[:, top : top + options.tile, left : left + options.tile]
-            scores = _on_grid(model, tile)
+            scores = _score_mirrored(network, tile, options.test_mirror)
             if not total.ndim:
-                total = scores.new_zeros((*scores.shape[:2], grid_size(height), grid_size(width)))
+                total = scores.new_zeros((*scores.shape[:2], grid.cells(height), grid.cells(width)))
                 weights = torch.zeros_like(total[:1, :1])
             h, w = scores.shape[-2:]
-            row, column = top // STRIDE, left // STRIDE
+            row, column = top // grid.stride, left // grid.stride
             weight = (_ramp(h)[:, None] * _ramp(w)).to(scores)
             total[..., row : row + h, column : column + w] += scores * weight
             weights[..., row : row + h, column : column + w] += weight
     return total / weights
 
 
-def _starts(size: int, options: TestConfig) -> list[int]:
-    """First pixels of the tiles along one side: multiples of the stride, evenly apart, the last tile at the end."""
-    if size <= options.tile:
+def _starts(size: int, step: int, options: ScoringConfig) -> list[int]:
+    """First pixels of the tiles along one side: multiples of `step`, evenly apart, the last tile at the end."""
+    last = step * -((options.tile - size) // step)
+    if last <= 0:
         return [0]
-    last = STRIDE * (grid_size(size) - 1) - (options.tile - 1)
-    step = (options.tile - 1 - options.tile_overlap) // STRIDE * STRIDE
-    count = -(-last // step)
-    return sorted({STRIDE * round(last * k / count / STRIDE) for k in range(count + 1)})
+    apart = max(step, (options.tile - 1 - options.tile_overlap) // step * step)
+    count = -(-last // apart)
+    return sorted({step * round(last * k / count / step) for k in range(count + 1)})
 
 
 def _ramp(cells: int) -> Tensor:
@@ -98,12 +119,15 @@ def _ramp(cells: int) -> Tensor:
     return torch.minimum(distance, distance.flip(0))
 
 
-def _on_grid(model: DeepLab, images: Tensor) -> Tensor:
-    scores: Tensor = model(images)
-    if model.alignment == "corners":
-        return scores.float()
+def _score_mirrored(network: Network, images: Tensor, mirror: bool) -> Tensor:
+    """Scores on the combined grid; mirror: their mean with those of the mirrored image.
+
+    What is mirrored is the padded image, so that cells fall on cells.
+    """
     height, width = images.shape[1:3]
-    # Wherever the network has its cells: its scores at the grid's pixels, the nearest where padding would be.
-    full = upsample_scores(scores.float(), height, width, model.alignment)
-    rows, columns = ((STRIDE * torch.arange(grid_size(n))).clamp(max=n - 1) for n in (height, width))
-    return full[..., rows, :][..., columns]
+    prepared = network.prepare(images)
+    scores = network.grid.onto_combined(network.score(prepared).float(), height, width)
+    if not mirror:
+        return scores
+    flipped = network.grid.onto_combined(network.score(prepared.flip(-1)).float(), height, width, mirrored=True)
+    return (scores + flipped) / 2

@@ -1,7 +1,9 @@
 """A dataset's folder → checked shards and their manifest, as a Ray Data job: one task a shard.
 
-Nothing is re-encoded: a task reads its pairs, opens and checks each, and writes the good ones; what it returns is a
-few lines about them. A task that runs twice writes the same file twice.
+A task reads its pairs, opens and checks each, and writes the good ones: the image file as it came, the label as a PNG
+of train ids. What it returns is a few lines about them. A task that runs twice writes the same file twice.
+
+Ray is imported late: `check_request` tells a user's mistakes before it starts.
 """
 
 import contextlib
@@ -18,11 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab_ray import datasets
-from deeplab_ray.datasets import Dataset, Pair, decode_image
-from deeplab_ray.datasets.base import IGNORE
+from deeplab_ray.datasets import Dataset, Pair
 from deeplab_ray.errors import UserError
+from deeplab_ray.images import decode_image, encode_label
+from deeplab_ray.labels import IGNORE
 from deeplab_ray.shards import MANIFEST, Bad, Manifest, Shard, write_shard
-from deeplab_ray.storage.location import Location, check_access, check_folder, locate
+from deeplab_ray.storage.access import check_access
+from deeplab_ray.storage.location import Location, locate
 
 REJECTED = "manifest.rejected.json"
 _PROGRESS_EVERY_S = 5.0
@@ -48,11 +52,12 @@ class _Task:
         def good_rows() -> Iterator[dict[str, Any]]:
             for pair in self.pairs:
                 try:
-                    row, label = check_pair(dataset, self.source, pair)
+                    row, label = check_pair(dataset, self.source, self.split, pair)
                 except ValueError as error:
                     bad.append(Bad(pair.id, str(error)))
                     continue
-                pixels[:] += np.bincount(label[label != IGNORE], minlength=len(pixels))
+                if label is not None:
+                    pixels[:] += np.bincount(label[label != IGNORE], minlength=len(pixels))
                 yield row
 
         shard = write_shard(self.folder, self.name, good_rows())
@@ -77,19 +82,26 @@ class _Outcome:
     bad: list[Bad] = field(default_factory=list)
 
 
-def check_pair(dataset: Dataset, source: Location, pair: Pair) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+def check_pair(
+    dataset: Dataset, source: Location, split: str, pair: Pair
+) -> tuple[dict[str, Any], NDArray[np.uint8] | None]:
     """Read and decode a pair fully → its row in a shard (`shards.SCHEMA`), and its train ids (uint8 H×W).
 
+    A pair without a label file, in a split whose labels are not public, gives a row without label, and None.
     Raises ValueError with the reason where the pair is bad, OSError where S3 fails.
     """
-    if pair.label is None:
+    if pair.label is None and split not in dataset.unlabelled:
         raise ValueError("it has no label file")
-    image, label = _read(source / pair.image), _read(source / pair.label)
+    image = _read(source / pair.image)
+    label = None if pair.label is None else _read(source / pair.label)
     height, width = decode_image(image).shape[:2]
+    row = {"id": pair.id, "image": image, "label": None, "height": height, "width": width}
+    if label is None:
+        return row, None
     ids = dataset.decode_label(label)
     if ids.shape != (height, width):
         raise ValueError(f"label is {ids.shape[1]}×{ids.shape[0]}, image {width}×{height} pixels")
-    return {"id": pair.id, "image": image, "label": label, "height": height, "width": width}, ids
+    return row | {"label": encode_label(ids)}, ids
 
 
 def _read(file: Location) -> bytes:
@@ -103,6 +115,44 @@ def _read(file: Location) -> bytes:
         raise ValueError(f"{file} cannot be read: {error}") from error
 
 
+@dataclass(frozen=True)
+class Request:
+    """What is to be prepared, once it is known that it can be."""
+
+    dataset: Dataset
+    source: Location
+    output: Location
+    pairs: dict[str, list[Pair]]
+    """By split."""
+    rows_per_shard: int
+
+
+def check_request(
+    dataset: str,
+    source: str,
+    output: str,
+    splits: list[str] | None = None,
+    overwrite: bool = False,
+    rows_per_shard: int = 64,
+) -> Request:
+    """What `prepare` will do; it finds the pairs, but opens none of their files. Needs no Ray.
+
+    Raises UserError for a wrong dataset, source, split or output, and for what is already prepared (unless
+    `overwrite`).
+    """
+    what, place, target = datasets.get(dataset), locate(source), locate(output)
+    if rows_per_shard < 1:
+        raise UserError(f"rows per shard must be at least 1, not {rows_per_shard}")
+    check_access(read=[place], write=[target])
+    if not place.exists():
+        raise UserError(f"there is no folder {place}: --source is where {dataset} lies")
+    pairs = _find_pairs(what, place, splits)
+    manifests = (target / split / MANIFEST for split in pairs)
+    if not overwrite and (prepared := next((manifest for manifest in manifests if manifest.exists()), None)):
+        raise UserError(f"{prepared} exists: give --overwrite to prepare it again")
+    return Request(what, place, target, pairs, rows_per_shard)
+
+
 def prepare(
     dataset: str,
     source: str,
@@ -112,38 +162,32 @@ def prepare(
     overwrite: bool = False,
     rows_per_shard: int = 64,
 ) -> dict[str, Manifest]:
-    """Check every pair of a dataset and write it as shards below `output`/<split>; returns the manifests by split.
+    """Check a request and carry it out, see `check_request` and `carry_out`. Ray must run."""
+    return carry_out(check_request(dataset, source, output, splits, overwrite, rows_per_shard), skip_bad)
 
-    `splits`: None takes every split that the source holds and whose labels are public. Nothing is published before
-    all splits are found good (or, with `skip_bad`, their bad pairs dropped and listed in the manifest). A run that
-    fails leaves nothing behind but, for bad pairs, their list in `output`/<split>/manifest.rejected.json.
 
-    Raises UserError for a wrong dataset, source, split or output, for what is already prepared (unless `overwrite`:
-    replaced in one step), and for bad pairs. Ray must run.
+def carry_out(request: Request, skip_bad: bool = False) -> dict[str, Manifest]:
+    """Check every pair and write it as shards below the output's <split>; returns the manifests by split.
+
+    Nothing is published before all splits are found good (or, with `skip_bad`, their bad pairs dropped and listed in
+    the manifest). A run that fails leaves nothing behind but, for bad pairs, their list in
+    <output>/<split>/manifest.rejected.json. What was prepared there before is replaced in one step.
+
+    Raises UserError for bad pairs. Ray must run.
     """
-    what, place, target = datasets.get(dataset), locate(source), locate(output)
-    if rows_per_shard < 1:
-        raise UserError(f"rows per shard must be at least 1, not {rows_per_shard}")
-    check_access(place, target)
-    if not place.exists():
-        raise UserError(f"there is no folder {place}: --source is where {dataset} lies")
-    check_folder(target)
-    pairs = _find_pairs(what, place, splits)
+    what, target, pairs = request.dataset, request.output, request.pairs
     replaced = {split: target / split / MANIFEST for split in pairs if (target / split / MANIFEST).exists()}
-    if replaced and not overwrite:
-        raise UserError(f"{next(iter(replaced.values()))} exists: give --overwrite to prepare it again")
     run = f"shards-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
     old = {split: manifest.read_bytes() for split, manifest in replaced.items()}
     try:
         _forget_rejected(target, pairs)
-        outcomes = _check_and_write(what, place, target, pairs, run, rows_per_shard)
+        outcomes = _check_and_write(request, run)
         _refuse_bad(what, target, outcomes, skip_bad)
         manifests = {
             split: Manifest(
-                dataset=what.name,
+                reader=what.name,
                 split=split,
-                classes=list(what.classes),
-                images=sum(shard.rows for shard in outcome.shards),
+                classes=what.table,
                 pixels=outcome.pixels.tolist(),
                 shards=sorted(outcome.shards, key=lambda shard: shard.path),
                 bad=sorted(outcome.bad, key=lambda bad: bad.id),
@@ -179,24 +223,24 @@ def _find_pairs(dataset: Dataset, source: Location, splits: list[str] | None) ->
     return found
 
 
-def _check_and_write(
-    dataset: Dataset,
-    source: Location,
-    target: Location,
-    pairs: dict[str, list[Pair]],
-    run: str,
-    rows_per_shard: int,
-) -> dict[str, _Outcome]:
+def _check_and_write(request: Request, run: str) -> dict[str, _Outcome]:
     import ray
 
+    size = request.rows_per_shard
     tasks = [
-        _Task(dataset.name, source, split, target / split / run, f"{start // rows_per_shard:05d}.parquet", chunk)
-        for split, found in pairs.items()
-        for start in range(0, len(found), rows_per_shard)
-        for chunk in [found[start : start + rows_per_shard]]
+        _Task(
+            dataset=request.dataset.name,
+            source=request.source,
+            split=split,
+            folder=request.output / split / run,
+            name=f"{start // size:05d}.parquet",
+            pairs=found[start : start + size],
+        )
+        for split, found in request.pairs.items()
+        for start in range(0, len(found), size)
     ]
-    classes = len(dataset.classes)
-    outcomes = {split: _Outcome(len(found), np.zeros(classes, np.int64)) for split, found in pairs.items()}
+    none = np.zeros(len(request.dataset.classes), np.int64)
+    outcomes = {split: _Outcome(len(found), none.copy()) for split, found in request.pairs.items()}
     spoken = time.monotonic()
     items = [{"task": pickle.dumps(task)} for task in tasks]
     rows = ray.data.from_items(items, override_num_blocks=len(items)).map(_run_task)
@@ -207,7 +251,7 @@ def _check_and_write(
         outcome.pixels += np.array(report["pixels"])
         outcome.bad += [Bad(**bad) for bad in report["bad"]]
         if report["shard"]:
-            outcome.shards.append(Shard(**report["shard"]))
+            outcome.shards.append(Shard.from_json(report["shard"]))
         if outcome.checked == outcome.pairs or time.monotonic() - spoken > _PROGRESS_EVERY_S:
             print(f"{report['split']}: {outcome.checked}/{outcome.pairs} images checked", flush=True)
             spoken = time.monotonic()
@@ -271,7 +315,9 @@ def _withdraw(target: Location, splits: list[str], run: str, old: dict[str, byte
 
 
 def _delete_shards_of(folder: Location, manifest: bytes) -> None:
-    """Delete what an overwritten manifest named; a broken one names nothing."""
-    with contextlib.suppress(ValueError):
-        for run in {shard.path.split("/", 1)[0] for shard in Manifest.from_json(manifest).shards}:
-            (folder / run).delete_tree()
+    """Delete what an overwritten manifest, of whichever format, named; a broken one names nothing."""
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        runs = {shard["path"].split("/", 1)[0] for shard in json.loads(manifest)["shards"]}
+        for run in runs:
+            if run.startswith("shards-"):
+                (folder / run).delete_tree()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import ray
 from ray.data import ActorPoolStrategy
 
-from deeplab_ray.config.recipe import InferenceConfig, RuntimeConfig
+from deeplab_ray.config.resources import InferenceResources, TrainingResources
 from deeplab_ray.errors import UserError
 
 # Ray Data's tasks (fetch, decode, augment) ask for one whole logical CPU on one node.
@@ -54,45 +54,45 @@ def gpus_for_one(asked: float | None, autoscaling: bool, flag: str) -> float:
     return 0.0
 
 
-def gpus_per_worker(runtime: RuntimeConfig) -> float:
+def gpus_per_worker(resources: TrainingResources) -> float:
     """GPUs of a training worker, see `gpus_for_one`."""
-    return gpus_for_one(runtime.gpus_per_worker, runtime.autoscaling, "--gpus-per-worker")
+    return gpus_for_one(resources.gpus_per_worker, resources.autoscaling, "--gpus-per-worker")
 
 
-def workers_that_fit(runtime: RuntimeConfig, groups: int = 1) -> int:
+def workers_that_fit(resources: TrainingResources, groups: int = 1) -> int:
     """How many training workers the nodes hold, with CPUS_FOR_DATA for each of `groups` set aside."""
-    gpus = gpus_per_worker(runtime)
+    gpus = gpus_per_worker(resources)
     nodes = sorted(_nodes(), key=lambda node: node.get("GPU", 0))
     to_reserve, count = groups * CPUS_FOR_DATA, 0
     for node in nodes:
         cpus = node.get("CPU", 0.0)
         reserved = min(to_reserve, cpus // 1)
         to_reserve -= reserved
-        by_cpu = int((cpus - reserved) / runtime.cpus_per_worker + 1e-6)
+        by_cpu = int((cpus - reserved) / resources.cpus_per_worker + 1e-6)
         count += min(by_cpu, int(node.get("GPU", 0) / gpus + 1e-6)) if gpus else by_cpu
     return 0 if to_reserve > 0 else count
 
 
-def check_workers_fit(runtime: RuntimeConfig) -> None:
+def check_workers_fit(resources: TrainingResources) -> None:
     """Raise UserError, with the arithmetic, when the cluster cannot hold the workers and still feed them.
 
     One that grows by itself may: there, only the GPUs must be said, see `gpus_for_one`.
     """
-    gpus = gpus_per_worker(runtime)
-    if runtime.autoscaling or workers_that_fit(runtime) >= runtime.workers:
+    gpus = gpus_per_worker(resources)
+    if resources.autoscaling or workers_that_fit(resources) >= resources.workers:
         return
     held = ray.cluster_resources()
-    need = f"{runtime.workers} × {runtime.cpus_per_worker:g} CPU"
-    need += f" and {runtime.workers} × {gpus:g} GPU" if gpus else ""
+    need = f"{resources.workers} × {resources.cpus_per_worker:g} CPU"
+    need += f" and {resources.workers} × {gpus:g} GPU" if gpus else ""
     raise UserError(
-        f"the cluster cannot hold {runtime.workers} workers: they need {need}, and {CPUS_FOR_DATA:g} CPU must be left "
-        f"to feed them; it has {held.get('CPU', 0):g} CPU and {held.get('GPU', 0):g} GPU on "
+        f"the cluster cannot hold {resources.workers} workers: they need {need}, and {CPUS_FOR_DATA:g} CPU must be "
+        f"left to feed them; it has {held.get('CPU', 0):g} CPU and {held.get('GPU', 0):g} GPU on "
         f"{sum(node['Alive'] for node in ray.nodes())} node(s): lower --workers, --cpus-per-worker or "
         "--gpus-per-worker, add nodes, or pass --autoscaling if the cluster grows by itself"
     )
 
 
-def plan_pools(blocks: int, resources: InferenceConfig) -> Pools:
+def plan_pools(blocks: int, resources: InferenceResources) -> Pools:
     """Pools for inference on `blocks` blocks of images that fill the cluster, see `fill`.
 
     A cluster that grows by itself may hold nothing yet: there, Ray Data asks for nodes while images wait.

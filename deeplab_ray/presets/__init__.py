@@ -1,1 +1,1 @@
-"""Named recipes: the paper's tables, and others."""
+"""Named recipes, with the data that they are for and what was published for them."""

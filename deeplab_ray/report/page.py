@@ -8,7 +8,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from deeplab_ray.datasets.base import Dataset
+from deeplab_ray.labels import ClassTable
 from deeplab_ray.metrics import mean_iou, pixel_accuracy
 from deeplab_ray.report import curves as charts
 from deeplab_ray.report.pictures import PANELS, GalleryRow, data_uri, label_picture, photograph, worst_first
@@ -29,10 +29,10 @@ _TEMPLATES.filters.update(percent=percent, signed=signed)
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """What the page tells. Raises ValueError if a confusion matrix is not C×C of the dataset's C classes."""
+    """What the page tells. Raises ValueError if a confusion matrix is not C×C of the table's C classes."""
 
     title: str
-    dataset: Dataset
+    classes: ClassTable
     images: int
     """Number of images measured."""
     confusion: np.ndarray
@@ -48,10 +48,10 @@ class EvaluationReport:
     """What was measured, where and how: checkpoint, data, time, command."""
 
     def __post_init__(self) -> None:
-        shape = (len(self.dataset.classes),) * 2
+        shape = (len(self.classes),) * 2
         for matrix in (self.confusion, self.confusion_crf):
             if matrix is not None and matrix.shape != shape:
-                raise ValueError(f"confusion matrix is {matrix.shape}, {self.dataset.name} needs {shape}")
+                raise ValueError(f"confusion matrix is {matrix.shape}, {len(self.classes)} classes need {shape}")
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ class Confusion:
 
 def write_report(report: EvaluationReport) -> str:
     """The page as HTML text: self-contained, without script; for screen (light and dark), phone and paper."""
-    scores = class_scores(report.dataset.classes, report.confusion, report.confusion_crf)
+    scores = class_scores(report.classes.names, report.confusion, report.confusion_crf)
     final = report.confusion if report.confusion_crf is None else report.confusion_crf
     speeds = [record["images_per_s"] for record in report.history if record.get("images_per_s") is not None]
     return _TEMPLATES.get_template("report.html.j2").render(
         report=report,
-        classes=report.dataset.classes,
-        colours=["rgb({} {} {})".format(*colour) for colour in report.dataset.palette],
+        classes=report.classes.names,
+        colours=["rgb({} {} {})".format(*colour) for colour in report.classes.colours],
         scores=scores,
         absent=any(score is not None and np.isnan(score) for each in scores for score in (each.network, each.crf)),
         miou=_before_after(mean_iou, report),
@@ -81,9 +81,9 @@ def write_report(report: EvaluationReport) -> str:
         curves=charts.curves(report.history),
         chart=charts,
         speed=float(np.median(speeds)) if speeds else None,
-        gallery=[_pictures(row, report.dataset) for row in worst_first(report.gallery)],
+        gallery=[_pictures(row, report.classes) for row in worst_first(report.gallery)],
         rates=_row_shares(final).tolist(),
-        confusions=_largest_confusions(final, report.dataset.classes),
+        confusions=_largest_confusions(final, report.classes.names),
     )
 
 
@@ -96,9 +96,9 @@ def _before_after(score: Any, report: EvaluationReport) -> tuple[float, float | 
     return before, after, after - before
 
 
-def _pictures(row: GalleryRow, dataset: Dataset) -> dict[str, Any]:
+def _pictures(row: GalleryRow, classes: ClassTable) -> dict[str, Any]:
     image: tuple[Image.Image, float | None] = (photograph(row.image, PICTURE_WIDTH), None)
-    labels = [(label_picture(ids, dataset, PICTURE_WIDTH), miou) for ids, miou in row.labels]
+    labels = [(label_picture(ids, classes, PICTURE_WIDTH), miou) for ids, miou in row.labels]
     return {
         "id": row.id,
         "panels": [

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from deeplab_ray.datasets.base import IGNORE, Dataset
+from deeplab_ray.labels import IGNORE, ClassTable
 from deeplab_ray.report.scores import percent
 
 PANELS = ("image", "truth", "network", "network + CRF")
@@ -47,14 +47,13 @@ def worst_first(rows: Sequence[GalleryRow]) -> list[GalleryRow]:
     return sorted(rows, key=lambda row: math.inf if math.isnan(row.final) else row.final)
 
 
-def label_picture(train_ids: np.ndarray, dataset: Dataset, width: int | None = None) -> Image.Image:
+def label_picture(train_ids: np.ndarray, classes: ClassTable, width: int | None = None) -> Image.Image:
     """Train ids, uint8 H×W, as a palette picture at most `width` pixels wide; ignored pixels are hatched."""
-    classes = len(dataset.classes)
     ids = np.array(_shrunk(Image.fromarray(train_ids), width, Image.Resampling.NEAREST))
     y, x = np.indices(ids.shape)
-    ids = np.where(ids == IGNORE, classes + (x + y) // 4 % 2, ids).astype(np.uint8)
+    ids = np.where(ids == IGNORE, len(classes) + (x + y) // 4 % 2, ids).astype(np.uint8)
     picture = Image.fromarray(ids)
-    picture.putpalette([value for colour in (*dataset.palette, (0, 0, 0), STRIPE) for value in colour])
+    picture.putpalette([value for colour in (*classes.colours, (0, 0, 0), STRIPE) for value in colour])
     return picture
 
 
@@ -76,7 +75,7 @@ def data_uri(picture: Image.Image) -> str:
 
 
 def gallery_strip(
-    rows: Sequence[GalleryRow], dataset: Dataset, panel_width: int = 320, legend: bool = True
+    rows: Sequence[GalleryRow], classes: ClassTable, panel_width: int = 320, legend: bool = True
 ) -> Image.Image:
     """One RGB picture of the rows in their order: image | truth | network | network + CRF, with captions.
 
@@ -88,7 +87,7 @@ def gallery_strip(
     heads = PANELS[: 1 + max(len(row.labels) for row in rows)]
     gap, line = 8, 22
     heights = [round(panel_width * row.image.shape[0] / row.image.shape[1]) for row in rows]
-    entries = [*zip(dataset.classes, dataset.palette, strict=True), ("not counted", None)] if legend else []
+    entries = [*zip(classes.names, classes.colours, strict=True), ("not counted", None)] if legend else []
     font = ImageFont.load_default(size=13)
     width = gap + len(heads) * (panel_width + gap)
     boxes = [22 + font.getlength(name) + 16 for name, _ in entries]
@@ -103,7 +102,7 @@ def gallery_strip(
     for row, height in zip(rows, heights, strict=True):
         panels = [(photograph(row.image), _fitted(row.id, font, panel_width))]
         for ids, miou in row.labels:
-            panels.append((label_picture(ids, dataset), "" if miou is None else f"IoU {percent(miou)} %"))
+            panels.append((label_picture(ids, classes), "" if miou is None else f"IoU {percent(miou)} %"))
         for x, (panel, caption) in zip(columns, panels, strict=False):
             smooth = Image.Resampling.LANCZOS if panel.mode == "RGB" else Image.Resampling.NEAREST
             strip.paste(panel.resize((panel_width, height), smooth).convert("RGB"), (x, top))

@@ -1,33 +1,34 @@
 """SGD with the recipe's parameter groups."""
 
-from torch import nn, optim
+from torch import optim
 
 from deeplab_ray.config.recipe import SolverConfig
+from deeplab_ray.models.network import Network
 
 
-def build_optimizer(model: nn.Module, solver: SolverConfig, fused: bool | None = None) -> optim.SGD:
+def build_optimizer(network: Network, solver: SolverConfig, fused: bool | None = None) -> optim.SGD:
     """SGD over the trainable parameters, each group with the factor of its rate in "rate_factor".
 
     As in the original solvers' prototxt files: classifier weights ×10 (`classifier_factor`), classifier biases ×20,
-    other biases ×2; weight decay on weights only. `set_rate` applies a base rate to all groups.
-    fused: update in one kernel; None: where all parameters are on a GPU.
+    other biases ×2; weight decay on weights only (`Network.parameter_groups`). `set_rate` applies a base rate to all.
+    Momentum is PyTorch's: v ← m·v + g, w ← w − rate·v. Caffe's v ← m·v + rate·g, w ← w − v carries earlier rates on, so
+    that the two differ while the rate changes: by 0.1 % of the weights after 2000 updates under poly or step.
+    fused: update in one kernel; None: if all parameters are on a GPU.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        is_bias = name.endswith("bias")
-        factor = (solver.classifier_factor if "classifier" in name else 1.0) * (2.0 if is_bias else 1.0)
-        groups.setdefault((factor, 0.0 if is_bias else solver.weight_decay), []).append(parameter)
+    groups = network.parameter_groups()
     return optim.SGD(
         [
-            {"params": parameters, "weight_decay": decay, "rate_factor": factor}
-            for (factor, decay), parameters in groups.items()
+            {
+                "params": group.parameters,
+                "weight_decay": group.decay * solver.weight_decay,
+                "rate_factor": group.rate * (solver.classifier_factor if group.classifier else 1.0),
+            }
+            for group in groups
         ],
         lr=solver.learning_rate,
         momentum=solver.momentum,
         nesterov=solver.nesterov,
-        fused=all(parameter.is_cuda for group in groups.values() for parameter in group) if fused is None else fused,
+        fused=all(parameter.is_cuda for group in groups for parameter in group.parameters) if fused is None else fused,
     )
 
 

@@ -1,61 +1,57 @@
 """One weight update, on one process or as one of several DDP workers."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn, optim
 from torch import distributed as dist
 from torch.nn import functional as F
 
-from deeplab_ray.config.recipe import RuntimeConfig
-from deeplab_ray.datasets.base import IGNORE
-from deeplab_ray.models.grid import labels_at_stride
-
-# Where scores may lie: FCN's at every pixel, DeepLab's at every 8th, MSC's smallest at every 16th.
-_STRIDES = (8, 16, 1)
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """bfloat16 autocast on the device, or nothing for float32."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+from deeplab_ray.config.recipe import Precision
+from deeplab_ray.labels import IGNORE
+from deeplab_ray.models.network import Network
+from deeplab_ray.models.scoring import autocast
 
 
 def train_step(
-    model: nn.Module,
+    network: Network,
     optimizer: optim.Optimizer,
     micro_batches: Sequence[tuple[Tensor, Tensor]],
-    runtime: RuntimeConfig,
+    precision: Precision = "float32",
     normalise: bool = True,
     weights: Tensor | None = None,
+    forward: nn.Module | None = None,
 ) -> Tensor:
     """Forward and backward over the micro-batches, then one update.
 
-    micro_batches: (images uint8 N×H×W×3, labels uint8 N×H×W) on the model's device, H, W ≡ 1 (mod 8).
-    The loss is the softmax cross-entropy at output stride against `label[::8, ::8]`, summed and divided by
-    the number of valid (not ignored) label pixels of the *global* batch: over all micro-batches of all workers.
-    MSC has four such losses, which are added: of the fused, the ×1 and the ×0.75 scores, and of the ×0.5 ones
-    against `label[::16, ::16]`. FCN's is at full size. Without `normalise` the sum is not divided.
+    micro_batches: (images uint8 N×H×W×3, labels uint8 N×H×W) on the network's device, of sizes that fit its grid.
+    The loss is the sum over the network's outputs of the softmax cross-entropy against their `targets`, each summed
+    and divided by the number of its valid (not ignored) labels of the *global* batch: over all micro-batches of all
+    workers. Without `normalise` the sums are not divided.
     weights: float32 C, what a pixel of each class counts in the sum (see `class_weights`); None: 1.
+    forward: the network as it is called, wrapped in DDP or compiled; None: as it is.
     Returns that loss over the global batch, a float32 scalar, the same on every worker.
     """
-    targets = [{k: labels_at_stride(labels, k).long() for k in _STRIDES} for _, labels in micro_batches]
+    call = network if forward is None else forward
+    targets = [network.targets(labels) for _, labels in micro_batches]
     workers = dist.get_world_size() if dist.is_initialized() else 1
-    counts = torch.stack([sum((target[k] != IGNORE).sum() for target in targets) for k in _STRIDES])  # type: ignore[misc]
-    valid = dict(zip(_STRIDES, sum_over_workers(counts).clamp_min(1), strict=True))
+    counts = torch.zeros(len(targets[0]), dtype=torch.int64, device=micro_batches[0][1].device)
+    for target in targets:
+        counts += torch.stack([(labels != IGNORE).sum() for labels, _ in target])
+    valid = sum_over_workers(counts).clamp_min(1)
     total = torch.zeros((), device=counts.device)
     optimizer.zero_grad(set_to_none=True)
     last = len(micro_batches) - 1
     for index, ((images, _), target) in enumerate(zip(micro_batches, targets, strict=True)):
-        waits = index < last and hasattr(model, "no_sync")
-        with model.no_sync() if waits else nullcontext():  # type: ignore[operator]
-            with autocast(images.device, runtime.precision):
-                output = model(images)
+        waits = index < last and hasattr(call, "no_sync")
+        with call.no_sync() if waits else nullcontext():  # type: ignore[operator]
+            with autocast(images.device, precision):
+                outputs = call(images)
             loss = torch.zeros((), device=counts.device)
-            for scores in output if isinstance(output, tuple) else (output,):
-                stride = next(k for k in _STRIDES if target[k].shape[1:] == scores.shape[2:])
-                part = F.cross_entropy(scores.float(), target[stride], weights, ignore_index=IGNORE, reduction="sum")
-                loss = loss + (part / valid[stride] if normalise else part)
+            for scores, (labels, weight), count in zip(outputs, target, valid, strict=True):
+                part = F.cross_entropy(scores.float(), labels, weights, ignore_index=IGNORE, reduction="sum")
+                loss = loss + weight * (part / count if normalise else part)
             # DDP averages gradients over workers; the loss is already divided by the global count.
             (loss * workers).backward()
         total += loss.detach()

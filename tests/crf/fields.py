@@ -1,5 +1,7 @@
 """Images, probabilities and the exact answer, for the tests of the CRF."""
 
+from typing import Any
+
 import numpy as np
 
 from deeplab_ray.crf import CRFParams
@@ -20,6 +22,34 @@ def scene(classes: int = 4, height: int = 15, width: int = 13, seed: int = 0) ->
 def softmax(x: np.ndarray) -> np.ndarray:
     e = np.exp(x - x.max(axis=0))
     return e / e.sum(axis=0)
+
+
+def random_case(seed: int) -> tuple[np.ndarray, np.ndarray, CRFParams, Any]:
+    """Image, probabilities, parameters and compatibility, of anything that a user might come with."""
+    rng = np.random.default_rng(seed)
+    height, width = (int(n) for n in 2 ** rng.uniform(0, np.log2(200), 2))
+    # Few widths of rows: each is compiled.
+    classes = int(rng.choice([2, 3, 11, 16, 21, 40, 64]))
+    noise = int(rng.choice([0, 3, 255]))
+    image = rng.choice([0, 128, 255, 90], (height // 9 + 1, width // 9 + 1, 3)).repeat(9, 0).repeat(9, 1)
+    image = np.clip(image[:height, :width] + rng.integers(-noise, noise + 1, (height, width, 3)), 0, 255)
+    scores = rng.normal(scale=rng.choice([0.1, 3, 40]), size=(classes, height, width))
+    probabilities = np.exp(scores - scores.max(axis=0))
+    if rng.random() < 0.3:
+        probabilities[probabilities < 0.1] = 0
+    probabilities /= probabilities.sum(axis=0)
+    params = CRFParams(
+        float(rng.choice([0, 3, 5])),
+        float(rng.choice([5, 49, 121])),
+        float(rng.choice([1, 3, 10])),
+        float(rng.choice([0, 3])),
+        float(rng.choice([1, 3])),
+        int(rng.integers(1, 11)),
+    )
+    matrix = np.float32(rng.uniform(0, 0.3, (classes, classes))) + np.float32(1)
+    matrix = (matrix + matrix.T) / 2 * (1 - np.eye(classes, dtype=np.float32))
+    compatibility = [None, rng.uniform(0.5, 1, classes), matrix][int(rng.choice(3, p=[0.6, 0.2, 0.2]))]
+    return image.astype(np.uint8), probabilities.astype(np.float32), params, compatibility
 
 
 def exact_mean_field(

@@ -2,22 +2,25 @@
 
 import importlib.util
 import pickle
+import sys
 from typing import get_args
 
 import numpy as np
 import pytest
 from fields import exact_mean_field, scene, softmax
+from stored import LEVELS, Case, stored_cases
 
 from deeplab_ray.crf import CRFParams, DenseCRF
 from deeplab_ray.crf.model import Backend
+from deeplab_ray.errors import UserError
 
 PAPER = CRFParams()
 
 
 @pytest.fixture(params=get_args(Backend))
 def backend(request: pytest.FixtureRequest) -> Backend:
-    if request.param == "pydensecrf" and importlib.util.find_spec("pydensecrf") is None:
-        pytest.skip("the extra 'pydensecrf' is not installed")
+    if request.param != "numba" and importlib.util.find_spec(request.param) is None:
+        pytest.skip({"torch": "PyTorch", "pydensecrf": "the extra 'pydensecrf'"}[request.param] + " is not installed")
     return request.param
 
 
@@ -45,7 +48,7 @@ def test_result_is_a_distribution_and_inputs_stay(backend: Backend, classes: int
 
 @pytest.mark.parametrize("params", [PAPER, CRFParams(3, 30, 5, 0, 1, 3), CRFParams(0, 30, 5, 2, 3, 1)])
 def test_equals_the_reference_called_by_hand(backend: Backend, params: CRFParams) -> None:
-    from pydensecrf import densecrf
+    densecrf = pytest.importorskip("pydensecrf.densecrf", reason="the extra 'pydensecrf' is not installed")
     from pydensecrf.utils import unary_from_softmax
 
     image, probabilities = scene(5, 20, 31)
@@ -60,6 +63,20 @@ def test_equals_the_reference_called_by_hand(backend: Backend, params: CRFParams
     expected = np.array(reference.inference(params.iterations)).reshape(probabilities.shape)
     refined = DenseCRF(params, backend, tolerance=0).refine(image, probabilities)
     np.testing.assert_allclose(refined, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", stored_cases(), ids=lambda case: case.name)
+def test_equals_the_reference_as_it_was_stored(backend: Backend, case: Case) -> None:
+    """For machines without pydensecrf; on others, the reference itself shows that the file is what it gives."""
+    crf = DenseCRF(case.params, backend, compatibility=case.compatibility, tolerance=0)
+    refined = crf.refine(case.image, case.probabilities)
+    np.testing.assert_allclose(refined, case.beliefs, rtol=0, atol=1e-5 + 0.5 / LEVELS)
+
+
+def test_without_its_package_the_reference_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    with pytest.raises(UserError, match=r"pip install 'deeplab-ray\[pydensecrf\]' \(it needs a C\+\+ compiler\)"):
+        DenseCRF(PAPER, "pydensecrf")
 
 
 def test_kernels_that_are_off_are_left_out(backend: Backend) -> None:

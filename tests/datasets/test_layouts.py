@@ -12,6 +12,8 @@ from deeplab_ray import datasets
 from deeplab_ray.datasets import Pair
 from deeplab_ray.datasets.cityscapes import LABEL_OF_NAME, LABEL_OF_TRAIN_ID, LABELS
 from deeplab_ray.errors import UserError
+from deeplab_ray.images import decode_image
+from deeplab_ray.labels import IGNORE
 from deeplab_ray.scenes.draw import CLASS_IDS
 from deeplab_ray.storage.location import locate
 
@@ -131,8 +133,8 @@ def test_scenes_are_a_part_of_cityscapes_and_refuse_the_rest_of_it() -> None:
         raw = tiny.png(np.array([[label.id % 256]], np.uint8))
         if label.name in CLASS_IDS:
             assert scenes.classes[scenes.decode_label(raw).item()] == label.name
-        elif label.train_id == datasets.IGNORE:
-            assert scenes.decode_label(raw) == datasets.IGNORE
+        elif label.train_id == IGNORE:
+            assert scenes.decode_label(raw) == IGNORE
         else:
             with pytest.raises(ValueError, match="not in scenes's table"):
                 scenes.decode_label(raw)
@@ -156,7 +158,7 @@ def test_real_camvid_is_read() -> None:
     assert [len(camvid.pairs(source, split)) for split in ("train", "val")] == [367, 101]
     pair = camvid.pairs(source, "val")[0]
     assert pair.label
-    image = datasets.decode_image((source / pair.image).read_bytes())
+    image = decode_image((source / pair.image).read_bytes())
     label = camvid.decode_label((source / pair.label).read_bytes())
     assert image.shape == (360, 480, 3)
     assert label.shape == (360, 480)

@@ -1,8 +1,10 @@
 """A user's mistakes, made with the real jobs: exit code 2, one `error: …` line at the end of stderr, no RESULT."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,11 @@ import ray
 import tiny
 
 from deeplab_ray import datasets
+from deeplab_ray.shards import Manifest
+from deeplab_ray.storage.location import locate
 
-pytestmark = pytest.mark.slow
+Job = subprocess.CompletedProcess[str]
+Mistake = Callable[..., str]
 
 JOBS = Path(__file__).parents[2] / "jobs"
 PRESET = "scenes-resnet18-largefov"
@@ -23,26 +28,31 @@ def camvid(tmp_path: Path) -> Path:
     return tiny.camvid(tmp_path / "camvid", val=3)
 
 
-def mistake(job: str, *arguments: str, **environment: str) -> str:
-    """Run a job, on the tests' Ray where it comes to that; returns what it says of the mistake."""
-    if ray.is_initialized():
-        environment["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-    done = subprocess.run(
-        [sys.executable, str(JOBS / f"{job}.py"), *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-        timeout=300,
-    )
+def told(done: Job, *secrets: str) -> str:
+    """What a job says of its user's mistake."""
     assert done.returncode == 2, done.stderr
     assert "RESULT" not in done.stdout
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert errors == done.stderr.splitlines()[-1:]
     assert "Traceback" not in done.stderr
-    for name in ("AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN"):
-        secret = environment.get(name) or os.environ.get(name)
+    for secret in (*secrets, os.environ.get("AWS_SECRET_ACCESS_KEY"), os.environ.get("RAY_AUTH_TOKEN")):
         assert not secret or secret not in done.stdout + done.stderr
     return errors[0].removeprefix("error: ")
+
+
+@pytest.fixture
+def mistake(run_here: Callable[..., Job]) -> Callable[..., str]:
+    """Run a job in this process; returns what it says of the mistake."""
+    return lambda job, *arguments: told(run_here(job, *arguments))
+
+
+def mistake_apart(job: str, *arguments: str, **environment: str) -> str:
+    """The same in a process of its own, as a user runs it, on the tests' Ray."""
+    if ray.is_initialized():
+        environment["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    line = [sys.executable, str(JOBS / f"{job}.py"), *arguments]
+    done = subprocess.run(line, capture_output=True, text=True, env={**os.environ, **environment}, timeout=300)
+    return told(done, *environment.values())
 
 
 @pytest.mark.parametrize(
@@ -57,72 +67,130 @@ def mistake(job: str, *arguments: str, **environment: str) -> str:
     ],
     ids=["preset", "crop", "flag", "workers", "output", "nothing"],
 )
-def test_usage(arguments: list[str], message: str) -> None:
+def test_usage(arguments: list[str], message: str, mistake: Mistake) -> None:
     assert message in mistake("train", *arguments)
 
 
-def test_a_bucket_that_does_not_exist(prepared_scenes: str) -> None:
+def test_a_bucket_that_does_not_exist(prepared_scenes: str, mistake: Mistake) -> None:
     said = mistake("train", PRESET, "--data", "s3://no-such-bucket/scenes", "--output", "s3://tests/runs/errors")
     assert said.startswith("S3 bucket 'no-such-bucket' does not exist at http://127.0.0.1:")
 
 
+@pytest.mark.slow
 def test_a_wrong_s3_key(prepared_scenes: str) -> None:
     arguments = ("--data", prepared_scenes, "--output", "s3://tests/runs/errors")
-    said = mistake("train", PRESET, *arguments, AWS_SECRET_ACCESS_KEY="not-the-secret-key")
+    said = mistake_apart("train", PRESET, *arguments, AWS_SECRET_ACCESS_KEY="not-the-secret-key")
     assert "refuses these keys for bucket 'tests' (HTTP 403): check AWS_ACCESS_KEY_ID" in said
 
 
-def test_data_that_was_not_prepared(prepared_scenes: str) -> None:
+def test_data_that_was_not_prepared(prepared_scenes: str, mistake: Mistake) -> None:
     said = mistake("train", PRESET, "--data", "s3://tests/nothing", "--output", "s3://tests/runs/errors")
     assert (
         said == "no prepared split 'train' at s3://tests/nothing: run jobs/prepare.py with --output s3://tests/nothing"
     )
 
 
-@pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize(
-    ("name", "pixels", "message"),
-    [
-        ("val/0001.png", None, "0001: unreadable: "),
-        ("valannot/0002.png", np.zeros((tiny.HEIGHT, tiny.WIDTH + 1), np.uint8), "0002: label is 21×12, image 20×12"),
-        ("valannot/0000.png", np.full((tiny.HEIGHT, tiny.WIDTH), 77, np.uint8), "0000: label value 77 (240 pixels)"),
-    ],
-    ids=["truncated", "size", "value"],
-)
-def test_bad_pairs(camvid: Path, tmp_path: Path, name: str, pixels: np.ndarray | None, message: str) -> None:
+BAD = {
+    "truncated": ("val/0001.png", None, "0001: unreadable: "),
+    "size": (
+        "valannot/0002.png",
+        np.zeros((tiny.HEIGHT, tiny.WIDTH + 1), np.uint8),
+        "0002: label is 21×12, image 20×12",
+    ),
+    "value": (
+        "valannot/0000.png",
+        np.full((tiny.HEIGHT, tiny.WIDTH), 77, np.uint8),
+        "0000: label value 77 (240 pixels)",
+    ),
+}
+
+
+def spoil(camvid: Path, kind: str) -> str:
+    """Spoil a pair; returns what will be said of it."""
+    name, pixels, message = BAD[kind]
     file = camvid / name
     if pixels is None:
         file.write_bytes(file.read_bytes()[:200])
     else:
         tiny.write_png(file, pixels)
+    return message
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("kind", ["size", "value"])
+def test_bad_pairs(camvid: Path, tmp_path: Path, kind: str, mistake: Mistake) -> None:
+    message = spoil(camvid, kind)
     said = mistake("prepare", "camvid", "--source", str(camvid), "--output", str(tmp_path / "out"))
     assert said.startswith("1 of 3 pairs of camvid (val) are bad")
     assert message in said
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_bad_pair_in_a_process_of_its_own(camvid: Path, tmp_path: Path) -> None:
+    message = spoil(camvid, "truncated")
+    said = mistake_apart("prepare", "camvid", "--source", str(camvid), "--output", str(tmp_path / "out"))
+    assert said.startswith("1 of 3 pairs of camvid (val) are bad")
+    assert message in said
+
+
+@pytest.mark.slow
 def test_a_checkpoint_for_other_classes(prepared_scenes: str, tmp_path: Path) -> None:
-    stranger = tiny.checkpoint(tmp_path, tiny.config(), datasets.get("camvid").classes)
-    said = mistake("evaluate", "--checkpoint", str(stranger), "--data", prepared_scenes)
+    stranger = tiny.checkpoint(tmp_path, tiny.recipe(), datasets.get("camvid").classes)
+    said = mistake_apart("evaluate", "--checkpoint", str(stranger), "--data", prepared_scenes)
     assert said.startswith(f"the checkpoint {stranger} predicts 11 classes")
     assert "has 12 (scenes): evaluate on data of the same dataset" in said
     assert not list(tmp_path.glob("evaluation*"))
 
 
-def test_a_checkpoint_whose_network_is_cut_off(prepared_scenes: str, tmp_path: Path) -> None:
-    own = tiny.checkpoint(tmp_path, tiny.config(), datasets.get("scenes").classes)
+def test_a_checkpoint_whose_network_is_cut_off(prepared_scenes: str, tmp_path: Path, mistake: Mistake) -> None:
+    own = tiny.checkpoint(tmp_path, tiny.recipe(), datasets.get("scenes").classes)
     (own / "model.pt").write_bytes((own / "model.pt").read_bytes()[:1000])
     said = mistake("evaluate", "--checkpoint", str(own), "--data", prepared_scenes, "--output", str(tmp_path / "out"))
     assert said.startswith(f"{own}/model.pt cannot be read (")
     assert said.endswith("the checkpoint is broken, take another")
 
 
-def test_an_output_that_cannot_be(prepared_scenes: str, tmp_path: Path) -> None:
-    own = tiny.checkpoint(tmp_path, tiny.config(), datasets.get("scenes").classes)
+def test_an_output_that_cannot_be(prepared_scenes: str, tmp_path: Path, mistake: Mistake) -> None:
+    own = tiny.checkpoint(tmp_path, tiny.recipe(), datasets.get("scenes").classes)
     arguments = ("--checkpoint", str(own), "--data", prepared_scenes, "--output", str(own / "model.pt"))
     assert mistake("evaluate", *arguments) == f"{own}/model.pt is a file: --output is a folder"
 
 
-def test_scenes_over_the_labels_of_somebody_else(tmp_path: Path) -> None:
+@pytest.fixture
+def early(tmp_path: Path) -> dict[str, str]:
+    """An environment in which neither Ray nor PyTorch can be imported: what is told in it is told at once."""
+    for package in ("ray", "torch"):
+        (tmp_path / f"{package}.py").write_text(f"raise ImportError('{package} was imported')")
+    return {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+
+
+@pytest.mark.parametrize("job", ["evaluate", "search_crf"])
+def test_a_checkpoint_or_data_that_is_not_there_is_told_at_once(
+    tmp_path: Path, early: dict[str, str], job: str
+) -> None:
+    nowhere = tmp_path / "nowhere"
+    output = ("--output", str(tmp_path / "out"))
+    said = mistake_apart(job, "--checkpoint", str(nowhere), "--data", str(tmp_path), *output, **early)
+    assert said == f"no checkpoint at {nowhere}: give the folder of a checkpoint (ckpt_…) or of a training run"
+    meta = {"run": {"recipe": {"scoring": {}}}}
+    (tmp_path / "checkpoint.json").write_text(json.dumps(meta))
+    said = mistake_apart(job, "--checkpoint", str(tmp_path), "--data", str(nowhere), *output, **early)
+    assert said.startswith("no prepared split '")
+    for split in ("train", "val"):
+        manifest = Manifest("scenes", split, tiny.classes(2), [0, 0], [], [])
+        (locate(tmp_path) / split / "manifest.json").write_bytes(manifest.to_json().encode())
+    said = mistake_apart(job, "--checkpoint", str(tmp_path), "--data", str(tmp_path), *output, **early)
+    assert " has no labelled pixel " in said
+
+
+def test_a_search_on_no_images_is_told_at_once(tmp_path: Path, early: dict[str, str]) -> None:
+    arguments = ("--checkpoint", str(tmp_path), "--data", str(tmp_path), "--output", str(tmp_path / "crf.json"))
+    said = mistake_apart("search_crf", *arguments, "--images", "0", **early)
+    assert said == "--images 0 leaves nothing to search on: take at least 1, such as 100"
+
+
+def test_scenes_over_the_labels_of_somebody_else(tmp_path: Path, mistake: Mistake) -> None:
     label = tmp_path / "gtFine/train/bochum/1_gtFine_labelIds.png"
     tiny.write_png(label, np.zeros((4, 4), np.uint8))
     said = mistake("draw_scenes", "--output", str(tmp_path), "--height", "9999")
@@ -130,7 +198,7 @@ def test_scenes_over_the_labels_of_somebody_else(tmp_path: Path) -> None:
     assert label.exists()
 
 
-def test_an_overlap_of_tiles_without_tiles(prepared_scenes: str, tmp_path: Path) -> None:
-    own = tiny.checkpoint(tmp_path, tiny.config(), datasets.get("scenes").classes)
+def test_an_overlap_of_tiles_without_tiles(prepared_scenes: str, tmp_path: Path, mistake: Mistake) -> None:
+    own = tiny.checkpoint(tmp_path, tiny.recipe(), datasets.get("scenes").classes)
     said = mistake("evaluate", "--checkpoint", str(own), "--data", prepared_scenes, "--tile-overlap", "64")
     assert said == "--tile-overlap is for tiles: pass --tile, too, such as --tile 513"

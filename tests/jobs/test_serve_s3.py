@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 JOB = Path(__file__).parents[2] / "jobs" / "serve_s3.py"
 
 
+@pytest.mark.slow
 def test_what_it_keeps_is_there_after_a_restart_and_its_keys_are_new(tmp_path: Path) -> None:
     keys = set()
     for name in ("first", "second"):

@@ -8,12 +8,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from deeplab_ray.config.recipe import ModelConfig, RuntimeConfig, SolverConfig
-from deeplab_ray.models import DeepLab, upsample_scores
-from deeplab_ray.models.grid import deconvolve
+from deeplab_ray.config.recipe import SolverConfig
+from deeplab_ray.models.configs import DeepLabV2Config, FCNConfig
+from deeplab_ray.models.grid import DeconvolvedGrid
+from deeplab_ray.models.heads import fcn
 from deeplab_ray.models.heads.branches import BRANCHES, ResNetHead, VGGHead
-from deeplab_ray.models.heads.multiscale import MSCScores, multiscale
-from deeplab_ray.models.networks import fcn
+from deeplab_ray.models.heads.multiscale import multiscale
+from deeplab_ray.models.network import Network
+from deeplab_ray.models.networks import create
 from deeplab_ray.training.optimizer import build_optimizer
 from deeplab_ray.training.step import train_step
 
@@ -74,47 +76,33 @@ def test_msc_is_the_maximum_over_three_scales_with_aligned_corners() -> None:
     assert scores.half.shape == (1, 2, 3, 5)
 
 
-def _msc(classes: int = 4) -> DeepLab:
-    torch.manual_seed(0)
-    return DeepLab(ModelConfig("voc12", "resnet18", "plain", "random", msc=True), classes).train()
-
-
 def test_msc_has_four_losses() -> None:
     """321 → 41 cells, and 21 at ×0.5: here 65 → 9 and 5, 41 → 6 and 3. In training all four scores come out."""
-    model = _msc()
+    torch.manual_seed(0)
+    model = create(DeepLabV2Config("resnet18", "plain", weights="random", msc=True), 4).train()
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (2, 65, 41, 3), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, 4, (2, 65, 41), dtype=torch.uint8, generator=generator)
     labels[:, 20:, :20] = 255
     with torch.no_grad():
         scores = model(images)
-        assert isinstance(scores, MSCScores)
+        fused = scores[0]
         assert [tuple(part.shape[2:]) for part in scores] == [(9, 6)] * 3 + [(5, 3)]
-        assert torch.equal(copy.deepcopy(model).eval()(images), scores.fused)
+        assert torch.equal(copy.deepcopy(model).eval()(images), fused)
         truth = [labels[:, ::8, ::8].long()] * 3 + [labels[:, ::16, ::16].long()]
         expected = sum(F.cross_entropy(s, t, ignore_index=255) for s, t in zip(scores, truth, strict=True))
-    loss = train_step(model, build_optimizer(model, SolverConfig()), [(images, labels)], RuntimeConfig())
+    loss = train_step(model, build_optimizer(model, SolverConfig()), [(images, labels)])
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_sizes_of_msc_at_the_papers_crop() -> None:
     with torch.device("meta"):
-        model = DeepLab(ModelConfig("voc12", "resnet101", "aspp-l", "random", msc=True), 21).train()
+        model = create(DeepLabV2Config("resnet101", "aspp-l", weights="random", msc=True), 21).train()
     scores = model(torch.empty(1, 321, 321, 3, dtype=torch.uint8, device="meta"))
     assert [tuple(part.shape[2:]) for part in scores] == [(41, 41)] * 3 + [(21, 21)]
 
 
 # FCN
-
-
-def test_deconvolution_is_bilinear() -> None:
-    """Inside, a ramp stays a ramp; a filter is that of the authors' `upsample_filt`."""
-    tent = deconvolve(torch.ones(1, 1, 1, 1), 2)[0, 0]
-    row = torch.tensor([0.25, 0.75, 0.75, 0.25])
-    torch.testing.assert_close(tent, row[:, None] * row)
-    ramp = torch.arange(6.0).expand(1, 2, 6, 6)
-    inside = deconvolve(ramp, 8)[0, 1, 20, 8:-8]
-    torch.testing.assert_close(inside.diff(), torch.full((39,), 1 / 8))
 
 
 def _positions(stride: int, first: float, cells: int, channels: int) -> torch.Tensor:
@@ -132,10 +120,13 @@ def _pick_first(layer: nn.Conv2d) -> None:
     layer.weight.data[:, 0, middle, middle] = 1
 
 
-@pytest.mark.parametrize(("head", "scores"), [("fcn32s", 1), ("fcn16s", 2), ("fcn8s", 3)])
+@pytest.mark.parametrize(
+    ("variant", "grid", "scores"),
+    [("32s", DeconvolvedGrid(32, 19), 1), ("16s", DeconvolvedGrid(16, 27), 2), ("8s", DeconvolvedGrid(8, 31), 3)],
+)
 @torch.no_grad()
 def test_fcns_scores_meet_and_come_back_where_they_saw_the_image(
-    head: str, scores: int, monkeypatch: pytest.MonkeyPatch
+    variant: str, grid: DeconvolvedGrid, scores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Layers that score the place they look at: after both crops, every pixel has its own, once a layer.
 
@@ -143,7 +134,9 @@ def test_fcns_scores_meet_and_come_back_where_they_saw_the_image(
     the centre of cell k of pool n at 2ⁿk + (2ⁿ − 1)/2 − 99.
     """
     monkeypatch.setattr(fcn, "_CHANNELS", 2)
-    model = fcn.FCNHead(4, 2, head).eval()  # type: ignore[arg-type]
+    with torch.device("meta"):
+        assert create(FCNConfig(variant, weights="random"), 2).grid == grid
+    model = fcn.FCNHead(4, 2, variant).eval()
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             _pick_first(module)
@@ -151,19 +144,28 @@ def test_fcns_scores_meet_and_come_back_where_they_saw_the_image(
         _positions(2**n, (2**n - 1) / 2 - 99, cells, channels)
         for n, cells, channels in ((3, 60, 256), (4, 30, 512), (5, 15, 4))
     )
-    full = upsample_scores(model(pools), 200, 200, head)[0, 1] / scores  # type: ignore[arg-type]
+    full = grid.to_image(model(pools), 200, 200)[0, 1] / scores
     # Before the first window's centre and behind the last the deconvolution thins out.
     torch.testing.assert_close(full[100, 32:168], 200.0 + torch.arange(32, 168), rtol=1e-5, atol=1e-3)
 
 
 @pytest.fixture(scope="module")
-def fcn_outline() -> DeepLab:
+def fcn_outline() -> Network:
     with torch.device("meta"):
-        return DeepLab(ModelConfig("voc11", "vgg16", "fcn8s", "random"), 21)
+        return create(FCNConfig("8s", weights="random"), 21)
 
 
-def test_fcns_scores_are_at_full_size_in_training(fcn_outline: DeepLab) -> None:
+def test_fcns_scores_are_at_full_size_in_training(fcn_outline: Network) -> None:
     image = torch.empty(1, 33, 57, 3, dtype=torch.uint8, device="meta")
-    assert fcn_outline.train()(image).shape == (1, 21, 33, 57)
+    (full,) = fcn_outline.train()(image)
+    assert full.shape == (1, 21, 33, 57)
     coarse = fcn_outline.eval()(image)
-    assert upsample_scores(coarse, 33, 57, fcn_outline.alignment).shape == (1, 21, 33, 57)
+    assert coarse.shape[-1] < 57
+    assert fcn_outline.grid.to_image(coarse, 33, 57).shape == (1, 21, 33, 57)
+
+
+def test_fcns_score_layers_start_at_zero() -> None:
+    """FCN-16s then starts at the output of the FCN-32s whose weights it takes."""
+    for layer in (fcn._score(512, 21), fcn._score(256, 21)):
+        assert not layer.weight.any()
+        assert not layer.bias.any()

@@ -1,236 +1,283 @@
-"""One contract for every backbone with every head; the stride-8 geometry; calibration of a random trunk."""
+"""One contract for every network: what goes in, what comes out, what trains, what a checkpoint holds."""
 
 import copy
 import functools
-from typing import Any
+from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from deeplab_ray.config.recipe import FCN_HEADS, HEADS, ModelConfig
-from deeplab_ray.errors import UserError
-from deeplab_ray.models import (
-    DeepLab,
-    calibrate_frozen_norms,
-    grid_size,
-    labels_at_stride,
-    pad_to_grid,
-    upsample_scores,
-)
-from deeplab_ray.models.trunks.resnet import FrozenBatchNorm2d
-from deeplab_ray.presets import paper as presets
+from deeplab_ray.config.network import NetworkConfig
+from deeplab_ray.config.recipe import SolverConfig
+from deeplab_ray.config.scoring import ScoringConfig
+from deeplab_ray.models.configs import HEADS, DeepLabV2Config, FCNConfig
+from deeplab_ray.models.grid import CornerGrid
+from deeplab_ray.models.network import Network, register
+from deeplab_ray.models.networks import create, deeplab_v2
+from deeplab_ray.models.norm import FrozenBatchNorm2d
+from deeplab_ray.models.scoring import score_images
+from deeplab_ray.presets import lookup as presets
+from deeplab_ray.training.optimizer import build_optimizer
+from deeplab_ray.training.step import train_step
 
-EVERY = [(backbone, head) for backbone, heads in HEADS.items() for head in heads]
-DENSE = [(backbone, head) for backbone, head in EVERY if head not in FCN_HEADS]
+DENSE = {
+    f"{backbone}-{head}": DeepLabV2Config(backbone, head, weights="random")
+    for backbone, heads in HEADS.items()
+    for head in heads
+}
+FROZEN: dict[str, NetworkConfig] = {
+    **DENSE,
+    "resnet101-aspp-l-msc": DeepLabV2Config("resnet101", "aspp-l", weights="random", msc=True),
+    "vgg16-k4r8-msc": DeepLabV2Config("vgg16", "k4r8", weights="random", msc=True),
+    "resnet18-centres": DeepLabV2Config("resnet18", "plain", weights="random", alignment="centres"),
+    "resnet18-msc-centres": DeepLabV2Config("resnet18", "plain", weights="random", msc=True, alignment="centres"),
+    "fcn32s": FCNConfig("32s", weights="random"),
+    "fcn16s": FCNConfig("16s", weights="random"),
+    "fcn8s": FCNConfig("8s", weights="random"),
+}
+EVERY: dict[str, NetworkConfig] = {
+    **FROZEN,
+    "resnet18-trained": DeepLabV2Config("resnet18", "plain", weights="random", batch_norm="trained"),
+    "resnet18-synchronised": DeepLabV2Config("resnet18", "plain", weights="random", batch_norm="synchronised"),
+}
 # On real numbers: every backbone and every kind of head, not every pair, nor the heads of 100 million weights.
-CHOSEN = [("vgg16", "largefov"), ("vgg16", "aspp-s"), ("resnet18", "aspp-l"), ("resnet101", "plain")]
-OF_PRESETS = sorted({(m.backbone, m.head, m.msc) for m in (presets.get(n).config.model for n in presets.names())})
+CHOSEN = ["vgg16-largefov", "vgg16-aspp-s", "resnet18-aspp-l", "resnet101-plain", "resnet18-trained"]
+OF_PRESETS = sorted({replace(presets.get(name).recipe.network, weights="random") for name in presets.names()}, key=str)
 CLASSES = 5
 
 
-def config(backbone: str, head: str, **options: Any) -> ModelConfig:
-    return ModelConfig("voc12", backbone, head, "random", **options)  # type: ignore[arg-type]
-
-
 @functools.lru_cache(maxsize=1)
-def network(backbone: str, head: str) -> DeepLab:
+def network(name: str) -> Network:
     torch.manual_seed(0)
-    model = DeepLab(config(backbone, head), CLASSES)
-    if backbone != "vgg16":
-        calibrate_frozen_norms(model.trunk, model.prepare(images(2, 33, 41)))
+    model = create(EVERY[name], CLASSES)
+    model.calibrate(images(2, 33, 41))
     return model
 
 
 @functools.cache
-def outline(backbone: str, head: str, classes: int = 21, msc: bool = False) -> DeepLab:
+def outline(config: NetworkConfig, classes: int = 21) -> Network:
     """The network without memory behind its tensors: shapes can be computed, numbers cannot."""
     with torch.device("meta"):
-        return DeepLab(config(backbone, head, msc=msc), classes).eval()
+        return create(config, classes)
 
 
-def nothing(height: int, width: int) -> torch.Tensor:
-    return torch.empty((2, height, width, 3), dtype=torch.uint8, device="meta")
+def nothing(height: int, width: int, count: int = 2, channels: int = 3) -> Tensor:
+    return torch.empty((count, height, width, channels), dtype=torch.uint8, device="meta")
 
 
-def images(count: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, height, width, 3), dtype=torch.uint8, generator=generator)
+def images(count: int, height: int, width: int, channels: int = 3) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, height, width, channels), dtype=torch.uint8, generator=generator)
 
 
 # The contract
 
 
-@pytest.mark.parametrize(("backbone", "head"), DENSE)
-def test_scores_lie_on_the_stride_8_grid(backbone: str, head: str) -> None:
-    model = outline(backbone, head)
+@pytest.mark.parametrize("name", EVERY)
+def test_scores_of_any_size_come_back_at_image_size(name: str) -> None:
+    model = outline(EVERY[name]).eval()
     for height, width in ((1, 1), (2, 9), (33, 41), (321, 321), (322, 500)):
         scores = model(nothing(height, width))
-        assert scores.shape == (2, 21, -(-(height - 1) // 8) + 1, -(-(width - 1) // 8) + 1)
         assert scores.dtype == torch.float32
+        assert model.grid.to_image(scores, height, width).shape == (2, 21, height, width)
 
 
-@pytest.mark.parametrize(
-    ("backbone", "head", "msc"),
-    [("vgg16", "largefov", False), ("vgg16", "k4r8", True), ("resnet18", "aspp-l", True), ("vgg16", "fcn8s", False)],
-)
-def test_every_size_from_1_to_80_comes_back_at_its_size(backbone: str, head: str, msc: bool) -> None:
-    model = outline(backbone, head, msc=msc)
-    for height in range(1, 81):
-        width = 81 - height
-        scores = model(nothing(height, width))
-        if head not in FCN_HEADS:
-            assert scores.shape[-2:] == (grid_size(height), grid_size(width))
-        assert upsample_scores(scores, height, width, model.alignment).shape == (2, 21, height, width)
+@pytest.mark.parametrize("name", EVERY)
+def test_training_gives_scores_for_each_target(name: str) -> None:
+    model = outline(EVERY[name]).train()
+    for height, width in ((17, 17), (33, 41), (97, 65), (321, 321)):
+        outputs = model(nothing(height, width))
+        targets = model.targets(torch.empty((2, height, width), dtype=torch.uint8, device="meta"))
+        assert isinstance(outputs, tuple)
+        assert len(outputs) == len(targets)
+        for scores, (labels, weight) in zip(outputs, targets, strict=True):
+            assert scores.shape == (2, 21, *labels.shape[1:])
+            assert (labels.dtype, weight) == (torch.int64, 1.0)
 
 
-@pytest.mark.parametrize(("backbone", "head"), EVERY)
-def test_batch_norm_is_frozen_and_nothing_else(backbone: str, head: str) -> None:
-    model = outline(backbone, head)
+@pytest.mark.parametrize("name", EVERY)
+def test_a_backward_pass_reaches_every_parameter_and_no_buffer(name: str) -> None:
+    _check_gradients(EVERY[name])
+
+
+@pytest.mark.parametrize("config", OF_PRESETS, ids=str)
+def test_a_backward_pass_of_every_preset_reaches_every_parameter_and_no_buffer(config: NetworkConfig) -> None:
+    _check_gradients(config)
+
+
+def _check_gradients(config: NetworkConfig) -> None:
+    with torch.device("meta"):
+        model = create(config, 21).train()
+    # More than one cell even at half size: batch norms that train need a spread.
+    sum(scores.sum() for scores in model(nothing(33, 41))).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert not any(tensor.requires_grad for tensor in model.buffers())
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_every_parameter_has_a_finite_gradient_that_is_not_zero(name: str) -> None:
+    model = network(name).train()
+    model.zero_grad()
+    (scores,) = model(images(2, 33, 41))
+    (scores * torch.linspace(-1, 1, scores.numel()).view_as(scores)).sum().backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert torch.isfinite(parameter.grad).all(), parameter_name
+        assert parameter.grad.abs().sum() > 0, parameter_name
+    model.zero_grad(set_to_none=True)
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_batch_norm_is_frozen_and_nothing_else(name: str) -> None:
+    model = outline(FROZEN[name])
     in_convolutions = [p for module in model.modules() if isinstance(module, nn.Conv2d) for p in module.parameters()]
     parameters = list(model.parameters())
     assert {id(p) for p in parameters} == {id(p) for p in in_convolutions}
     assert all(parameter.requires_grad for parameter in parameters)
     assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
-
-
-@pytest.mark.parametrize(
-    ("backbone", "head", "count"),
-    [  # DESIGN.md, "Recipe", counted there independently
-        ("vgg16", "k7r4", 134_346_581),
-        ("vgg16", "k4r4", 65_140_565),
-        ("vgg16", "k4r8", 65_140_565),
-        ("vgg16", "largefov", 20_505_429),
-        ("vgg16", "aspp-l", 37_877_652),
-        ("vgg16", "aspp-s", 37_877_652),
-        ("resnet101", "aspp-l", 43_943_188),
-        ("vgg16", "fcn32s", 134_346_581),
-        ("vgg16", "fcn16s", 134_346_581 + 21 * 513),
-        ("vgg16", "fcn8s", 134_346_581 + 21 * 513 + 21 * 257),
-    ],
-)
-def test_number_of_parameters(backbone: str, head: str, count: int) -> None:
-    assert sum(parameter.numel() for parameter in outline(backbone, head).parameters()) == count
-
-
-def test_number_of_parameters_with_the_frozen_scales_and_shifts() -> None:
-    model = outline("resnet101", "aspp-l")
-    frozen = [m.weight.numel() + m.bias.numel() for m in model.modules() if isinstance(m, FrozenBatchNorm2d)]
-    assert sum(frozen) + sum(parameter.numel() for parameter in model.parameters()) == 44_048_532
-
-
-@pytest.mark.parametrize("name", presets.names())
-def test_every_preset_has_its_network(name: str) -> None:
-    model = presets.get(name).config.model
-    shapes = _training_shapes(model.backbone, model.head, model.msc)
-    fcn, msc = [(1, 21, 17, 25)], [(1, 21, 3, 4)] * 3 + [(1, 21, 2, 2)]
-    assert shapes == (fcn if model.head in FCN_HEADS else msc if model.msc else msc[:1])
-
-
-@functools.cache
-def _training_shapes(backbone: str, head: str, msc: bool) -> list[tuple[int, ...]]:
-    """Of what the losses are computed on, for an image of 17 × 25."""
-    model = outline(backbone, head, msc=msc).train()
-    output = model(nothing(17, 25)[:1])
-    model.eval()
-    return [tuple(scores.shape) for scores in (output if isinstance(output, tuple) else (output,))]
-
-
-@pytest.mark.parametrize("name", presets.names())
-def test_backward_of_every_preset_reaches_what_is_trained_and_nothing_frozen(name: str) -> None:
-    model = presets.get(name).config.model
-    trained, reached, kept = _gradients(model.backbone, model.head, model.msc)
-    assert reached == trained
-    assert not any(tensor.requires_grad for tensor in kept)
-
-
-@functools.cache
-def _gradients(backbone: str, head: str, msc: bool) -> tuple[set[str], set[str], list[torch.Tensor]]:
-    """Parameters that are trained, those with a gradient after a backward pass, and the frozen tensors."""
-    with torch.device("meta"):
-        model = DeepLab(config(backbone, head, msc=msc), 21).train()
-    output = model(nothing(17, 25)[:1])
-    sum(scores.sum() for scores in (output if isinstance(output, tuple) else (output,))).backward()
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    reached = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
-    return trained, reached, list(model.buffers())
-
-
-@pytest.mark.parametrize(
-    ("backbone", "head", "options"),
-    [("resnet101", "k7r4", {}), ("vgg16", "plain", {}), ("vgg16", "fcn8s", {"msc": True})],
-)
-def test_networks_that_are_none_are_refused(backbone: str, head: str, options: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=head):
-        config(backbone, head, **options)
-
-
-@pytest.mark.parametrize(("backbone", "head"), CHOSEN)
-def test_backward_reaches_every_parameter(backbone: str, head: str) -> None:
-    model = network(backbone, head).train()
-    model.zero_grad()
-    scores = model(images(1, 33, 41))
-    (scores * torch.linspace(-1, 1, scores.numel()).view_as(scores)).sum().backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert torch.isfinite(parameter.grad).all(), name
-        assert parameter.grad.abs().sum() > 0, name
-    model.zero_grad(set_to_none=True)
+    assert not model.buffers_train
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("backbone", "head", "msc"), OF_PRESETS)
+@pytest.mark.parametrize("config", OF_PRESETS, ids=str)
 @torch.no_grad()
-def test_evaluation_is_the_same_alone_in_company_and_after_a_round_trip(backbone: str, head: str, msc: bool) -> None:
+def test_evaluation_is_the_same_alone_in_company_and_after_a_round_trip(config: NetworkConfig) -> None:
     torch.manual_seed(0)
-    model = DeepLab(config(backbone, head, msc=msc), CLASSES).eval()
-    if backbone != "vgg16":
-        calibrate_frozen_norms(model.trunk, model.prepare(images(2, 33, 41)))
-    for name, parameter in model.head.named_parameters():
-        if head in FCN_HEADS and "classifier" in name:
+    model = create(config, CLASSES).eval()
+    model.calibrate(images(2, 33, 41))
+    if isinstance(config, FCNConfig):
+        for classifier in model.classifiers():
             # Zero at the start, so that every image would score the same.
-            parameter.normal_(std=0.01)
+            nn.init.normal_(classifier.get_parameter("weight"), std=0.01)
     batch = images(2, 33, 41)
     together = model(batch)
     # Kernels for other batch sizes add up in another order.
     unlike = (together[1] - together[0]).abs().max()
     assert (model(batch[1:2]) - together[1:2]).abs().max() < 1e-2 * unlike
     assert torch.equal(model(batch), together)
-    assert upsample_scores(model(images(1, 1, 1)), 1, 1, model.alignment).shape == (1, CLASSES, 1, 1)
+    assert model.grid.to_image(model(images(1, 1, 1)), 1, 1).shape == (1, CLASSES, 1, 1)
 
     with torch.device("meta"):
-        other = DeepLab(config(backbone, head, msc=msc), CLASSES)
+        other = create(config, CLASSES)
     other.load_state_dict(model.state_dict(), assign=True)
     assert torch.equal(other.eval()(batch), together)
 
 
-@pytest.mark.parametrize("backbone", ["vgg16", "resnet18"])
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("name", ["vgg16-largefov", "resnet101-aspp-l-msc", "resnet18-msc-centres", "fcn8s"])
+def test_images_may_have_other_channels(name: str, channels: int) -> None:
+    model = outline(replace(EVERY[name], channels=channels)).eval()
+    assert model(nothing(33, 41, channels=channels)).shape == outline(EVERY[name]).eval()(nothing(33, 41)).shape
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_networks_for_other_channels_train_and_score(channels: int) -> None:
+    torch.manual_seed(0)
+    model = create(replace(EVERY["resnet18-plain"], channels=channels), CLASSES)
+    batch = images(4, 33, 41, channels)
+    model.calibrate(batch)
+    labels = torch.arange(4).view(4, 1, 1).expand(4, 33, 41).to(torch.uint8)
+    optimizer = build_optimizer(model.train(), SolverConfig(learning_rate=1e-3))
+    losses = [float(train_step(model, optimizer, [(batch, labels)])) for _ in range(5)]
+    assert losses[-1] < 0.8 * losses[0]
+    # What it learned is in the channels: the last alone tells images from each other, too.
+    with torch.no_grad():
+        scores, _ = score_images(model.eval(), batch, ScoringConfig((1.0, 1.5), test_mirror=True))
+        other = batch.clone()
+        other[..., -1] = 0
+        assert not torch.allclose(model(other), model(batch), atol=1e-3)
+    assert scores.shape == (4, CLASSES, 5, 6)
+    assert torch.isfinite(scores).all()
+
+
+# DeepLab v2 and FCN
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_scores_lie_on_the_stride_8_grid(name: str) -> None:
+    model = outline(DENSE[name]).eval()
+    for height, width in ((1, 1), (2, 9), (33, 41), (321, 321), (322, 500)):
+        scores = model(nothing(height, width))
+        assert scores.shape == (2, 21, -(-(height - 1) // 8) + 1, -(-(width - 1) // 8) + 1)
+
+
+@pytest.mark.parametrize("name", ["vgg16-largefov", "vgg16-k4r8-msc", "resnet101-aspp-l-msc", "fcn8s"])
+def test_every_size_from_1_to_80_comes_back_at_its_size(name: str) -> None:
+    model = outline(EVERY[name]).eval()
+    for height in range(1, 81):
+        width = 81 - height
+        scores = model(nothing(height, width, 1))
+        if isinstance(model.grid, CornerGrid):
+            assert scores.shape[-2:] == (model.grid.cells(height), model.grid.cells(width))
+        assert model.grid.to_image(scores, height, width).shape == (1, 21, height, width)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [  # DESIGN.md, "Recipe", counted there independently
+        ("vgg16-k7r4", 134_346_581),
+        ("vgg16-k4r4", 65_140_565),
+        ("vgg16-k4r8", 65_140_565),
+        ("vgg16-largefov", 20_505_429),
+        ("vgg16-aspp-l", 37_877_652),
+        ("vgg16-aspp-s", 37_877_652),
+        ("resnet101-aspp-l", 43_943_188),
+        ("fcn32s", 134_346_581),
+        ("fcn16s", 134_346_581 + 21 * 513),
+        ("fcn8s", 134_346_581 + 21 * 513 + 21 * 257),
+    ],
+)
+def test_number_of_parameters(name: str, count: int) -> None:
+    assert sum(parameter.numel() for parameter in outline(EVERY[name]).parameters()) == count
+
+
+def test_number_of_parameters_with_the_frozen_scales_and_shifts() -> None:
+    model = outline(EVERY["resnet101-aspp-l"])
+    frozen = [m.weight.numel() + m.bias.numel() for m in model.modules() if isinstance(m, FrozenBatchNorm2d)]
+    assert sum(frozen) + sum(parameter.numel() for parameter in model.parameters()) == 44_048_532
+
+
+@pytest.mark.parametrize("config", OF_PRESETS, ids=str)
+def test_every_preset_has_its_network(config: NetworkConfig) -> None:
+    """By the shapes of what the losses are computed on, for an image of 17 × 25."""
+    shapes = [tuple(scores.shape) for scores in outline(config).train()(nothing(17, 25, 1))]
+    dense, fcn = [(1, 21, 3, 4)], [(1, 21, 17, 25)]
+    msc = isinstance(config, DeepLabV2Config) and config.msc
+    assert shapes == (fcn if isinstance(config, FCNConfig) else 3 * dense + [(1, 21, 2, 2)] if msc else dense)
+
+
+@pytest.mark.parametrize("name", ["vgg16-largefov", "resnet18-aspp-l"])
 @torch.no_grad()
-def test_mirrored_kernels_see_a_mirrored_image_as_kernels_see_the_image(backbone: str) -> None:
+def test_mirrored_kernels_see_a_mirrored_image_as_kernels_see_the_image(name: str) -> None:
     """Padding treats left and right alike on sizes of the grid (off it, the grid itself starts at the left)."""
-    model = copy.deepcopy(network(backbone, "aspp-l" if backbone == "resnet18" else "largefov")).eval()
+    model = copy.deepcopy(network(name)).eval()
     x = model.prepare(images(1, 33, 57))
-    expected = model.head(model.trunk(x)).flip(3)
+    expected = model.score(x).flip(3)
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             module.weight.copy_(module.weight.flip(3))
-    torch.testing.assert_close(
-        model.head(model.trunk(x.flip(3))), expected, rtol=1e-3, atol=1e-3 * float(expected.std())
-    )
+    torch.testing.assert_close(model.score(x.flip(3)), expected, rtol=1e-3, atol=1e-3 * float(expected.std()))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("dropout", [0.5, 0.0])
 def test_dropout_acts_in_training_only_and_can_be_left_out(dropout: float) -> None:
-    model, x = DeepLab(config("vgg16", "largefov", dropout=dropout), CLASSES), images(1, 33, 41)
-    assert torch.equal(model.train()(x), model(x)) == (dropout == 0)
+    model = create(DeepLabV2Config("vgg16", "largefov", weights="random", dropout=dropout), CLASSES)
+    x = images(1, 33, 41)
+    assert torch.equal(model.train()(x)[0], model(x)[0]) == (dropout == 0)
     assert torch.equal(model.eval()(x), model(x))
+
+
+def test_dropout_is_the_papers_unless_told() -> None:
+    assert deeplab_v2.resolve(DeepLabV2Config("vgg16", "largefov")).dropout == 0.5
+    assert deeplab_v2.resolve(DeepLabV2Config("vgg16", "largefov", dropout=0)).dropout == 0
 
 
 @torch.no_grad()
 def test_padding_is_the_mean_colour() -> None:
     """An image with a size off the grid scores as the same image padded with the mean (caffe's, rounded)."""
-    model = network("resnet18", "aspp-l").eval()
+    model = copy.deepcopy(network("resnet18-aspp-l")).eval()
     model.mean.copy_(torch.tensor([123.0, 117.0, 104.0]))
     small = images(1, 30, 38)
     padded = torch.tensor([123, 117, 104], dtype=torch.uint8).repeat(1, 33, 41, 1)
@@ -238,57 +285,13 @@ def test_padding_is_the_mean_colour() -> None:
     torch.testing.assert_close(model(small), model(padded), rtol=1e-5, atol=1e-6)
 
 
-# Geometry
+# The registry
 
 
-def test_grid_sizes_are_the_papers() -> None:
-    assert [grid_size(n) for n in (1, 2, 8, 9, 10, 161, 241, 321)] == [1, 2, 2, 2, 3, 21, 31, 41]
-    for n in range(1, 100):
-        assert pad_to_grid(torch.zeros(1, 3, n, 1)).shape == (1, 3, 8 * (grid_size(n) - 1) + 1, 1)
+def test_options_without_a_network_or_without_a_name_are_a_programmers_mistake() -> None:
+    class Nameless(NetworkConfig): ...
 
-
-def test_labels_at_stride_are_every_eighth_pixel() -> None:
-    label = torch.randint(0, 256, (2, 33, 41), dtype=torch.uint8)
-    assert torch.equal(labels_at_stride(label), label[:, ::8, ::8])
-    assert labels_at_stride(label).shape == (2, 5, 6)
-    for shape in ((1, 32, 33), (1, 33, 40)):
-        with pytest.raises(ValueError, match=r"must be ≡ 1 \(mod 8\)"):
-            labels_at_stride(torch.zeros(shape, dtype=torch.uint8))
-
-
-@pytest.mark.parametrize(("height", "width"), [(33, 41), (1, 1), (30, 38), (2, 9)])
-def test_upsampling_keeps_the_scores_at_multiples_of_8(height: int, width: int) -> None:
-    scores = torch.randn(2, 3, grid_size(height), grid_size(width))
-    full = upsample_scores(scores, height, width)
-    assert full.shape == (2, 3, height, width)
-    exact = full[..., ::8, ::8]
-    torch.testing.assert_close(exact, scores[..., : exact.shape[-2], : exact.shape[-1]], rtol=1e-6, atol=1e-6)
-
-
-def test_upsampling_is_linear_between_the_scores() -> None:
-    ramp = torch.arange(6.0).expand(1, 1, 5, 6)
-    expected = (torch.arange(38) / 8).expand(1, 1, 30, 38)
-    torch.testing.assert_close(upsample_scores(ramp, 30, 38), expected)
-    with pytest.raises(ValueError, match="scores of 5×6 do not belong to an image of 34×41"):
-        upsample_scores(ramp, 34, 41)
-
-
-@torch.no_grad()
-def test_calibration_centres_every_norm_and_gives_it_the_spread_of_its_scale() -> None:
-    torch.manual_seed(0)
-    model = DeepLab(config("resnet18", "largefov"), CLASSES)
-    batch = model.prepare(images(4, 65, 65))
-    calibrate_frozen_norms(model.trunk, batch)
-    outputs: dict[str, torch.Tensor] = {}
-    for name, module in model.trunk.named_modules():
-        if isinstance(module, FrozenBatchNorm2d):
-            module.register_forward_hook(lambda _m, _i, output, name=name: outputs.update({name: output}))
-    model.trunk(batch)
-    assert len(outputs) == 20
-    for name, output in outputs.items():
-        assert output.mean((0, 2, 3)).abs().max() < 1e-3, name
-        scale = model.trunk.get_submodule(name).weight
-        assert (output.std((0, 2, 3)) / scale - 1).abs().max() < 1e-2, name
-    before = {name: tensor.clone() for name, tensor in model.trunk.state_dict().items()}
-    model.trunk(batch * 3)  # the hooks are gone: nothing is measured any more
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.trunk.state_dict().items())
+    with pytest.raises(ValueError, match="Nameless has no network: decorate its class with"):
+        create(Nameless(), 2)
+    with pytest.raises(ValueError, match="Nameless has no name"):
+        register(Nameless)(Network)

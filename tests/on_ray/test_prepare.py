@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,13 +16,17 @@ import tiny
 from PIL import Image
 
 from deeplab_ray.errors import UserError
+from deeplab_ray.images import decode_label
+from deeplab_ray.labels import IGNORE, ClassTable
 from deeplab_ray.local.s3_server import EmbeddedS3
 from deeplab_ray.on_ray import prepare as module
+from deeplab_ray.on_ray.infer.evaluate import evaluate
 from deeplab_ray.on_ray.prepare import prepare
 from deeplab_ray.shards import open_split
 from deeplab_ray.storage.location import Location, locate
 
 JOB = Path(__file__).parents[2] / "jobs" / "prepare.py"
+PACKAGE = Path(__file__).parents[2] / "deeplab_ray"
 
 
 @pytest.fixture
@@ -60,7 +65,9 @@ def what_lies_in(folder: Path) -> set[str]:
 
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("place", ["local", "s3"])
-def test_every_pair_arrives_unchanged(source: Path, tmp_path: Path, place: str, s3: EmbeddedS3) -> None:
+def test_every_image_arrives_unchanged_and_every_label_as_train_ids(
+    source: Path, tmp_path: Path, place: str, s3: EmbeddedS3
+) -> None:
     output = locate(tmp_path / "out")
     if place == "s3":
         s3.make_bucket("prepare")
@@ -73,6 +80,7 @@ def test_every_pair_arrives_unchanged(source: Path, tmp_path: Path, place: str, 
     for name, manifest in manifests.items():
         split = open_split(output.uri, name)
         assert split.manifest == manifest
+        assert split.manifest.reader == "camvid"
         labels = np.stack([np.asarray(Image.open(file)) for file in (source / f"{name}annot").iterdir()])
         assert manifest.pixels == [int((labels == train_id).sum()) for train_id in range(len(manifest.classes))]
         assert sum(manifest.pixels) > 0
@@ -80,7 +88,9 @@ def test_every_pair_arrives_unchanged(source: Path, tmp_path: Path, place: str, 
             sample = split.read(index)
             assert sample.id == f"{index:04d}"
             assert sample.image == (source / name / f"{sample.id}.png").read_bytes()
-            assert sample.label == (source / f"{name}annot" / f"{sample.id}.png").read_bytes()
+            assert sample.label
+            raw = np.asarray(Image.open(source / f"{name}annot" / f"{sample.id}.png"))
+            np.testing.assert_array_equal(decode_label(sample.label), np.where(raw == 11, IGNORE, raw))
             assert (sample.height, sample.width) == (tiny.HEIGHT, tiny.WIDTH)
 
 
@@ -175,6 +185,117 @@ def test_a_failure_while_publishing_brings_back_what_was_there(
     assert {name: (out / name).read_bytes() for name in what_lies_in(out) if (out / name).is_file()} == before
 
 
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_set_of_an_older_format_is_replaced_with_its_shards(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepare("camvid", str(source), str(out), ["val"])
+    manifest = json.loads((out / "val/manifest.json").read_text())
+    old = {"dataset": "camvid", "split": "val", "classes": ["sky"], "images": 3, "pixels": [0], "bad": []}
+    shards = [{key: shard[key] for key in ("path", "rows", "sha256", "bytes")} for shard in manifest["shards"]]
+    (out / "val/manifest.json").write_text(json.dumps({**old, "shards": shards}))
+    with pytest.raises(UserError, match=r"manifest\.json exists: give --overwrite"):
+        prepare("camvid", str(source), str(out), ["val"])
+    prepare("camvid", str(source), str(out), ["val"], overwrite=True)
+    assert len(open_split(str(out), "val")) == 3
+    assert len(list((out / "val").glob("shards-*"))) == 1
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_split_whose_labels_are_not_public_is_prepared_without(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split, names in (("test", "abc"), ("val", "d")):
+        for name in names:
+            image = rng.integers(0, 256, (tiny.HEIGHT, tiny.WIDTH, 3), np.uint8)
+            tiny.write_png(tmp_path / f"city/leftImg8bit/{split}/ulm/{name}_leftImg8bit.png", image)
+    label = np.full((tiny.HEIGHT, tiny.WIDTH), 7, np.uint8)
+    tiny.write_png(tmp_path / "city/gtFine/test/ulm/b_gtFine_labelIds.png", label)
+    source, out = str(tmp_path / "city"), str(tmp_path / "out")
+    with pytest.raises(UserError, match=r"1 of 1 pairs of cityscapes \(val\) are bad \(d: it has no label file\)"):
+        prepare("cityscapes", source, out, ["test", "val"])
+    manifest = prepare("cityscapes", source, out, ["test"])["test"]
+    assert (manifest.images, manifest.labelled, manifest.bad) == (3, 1, [])
+    assert manifest.pixels == [label.size, *[0] * 18]
+    split = open_split(out, "test")
+    labels = [split.read(index).label for index in range(3)]
+    assert [each is None for each in labels] == [True, False, True]
+    assert list(split.labelled()) == [1]
+    assert labels[1]
+    assert (decode_label(labels[1]) == 0).all()
+
+
+TWO = """
+\"\"\"Masks: images/*.png beside masks/*.png, 0 and 255.\"\"\"
+
+from deeplab_ray.datasets.base import Dataset, Pair
+from deeplab_ray.errors import UserError
+from deeplab_ray.storage.location import Location
+
+
+def _pairs(source: Location, split: str) -> list[Pair]:
+    names = (source / split / "images").files()
+    if not names:
+        raise UserError(f"no {split}/images/*.png below {source}: --source is the folder that holds {split}/")
+    return [Pair(name, f"{split}/images/{name}", f"{split}/masks/{name}") for name in names]
+
+
+DATASET = Dataset(
+    name="masks",
+    title="masks of one thing",
+    classes=("background", "thing"),
+    palette=((0, 0, 0), (255, 0, 0)),
+    splits=("train", "val"),
+    label_values={0: 0, 255: 1},
+    pairs=_pairs,
+)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_set_of_a_dataset_that_nobody_here_knows_is_measured(tmp_path: Path) -> None:
+    """Its module, and the one line that names it, are in a copy of the package; what is prepared there is used here."""
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b.png"):
+        image, mask = rng.integers(0, 256, (40, 56, 3), np.uint8), rng.integers(0, 2, (40, 56), np.uint8)
+        tiny.write_png(tmp_path / "source/val/images" / name, image)
+        tiny.write_png(tmp_path / "source/val/masks" / name, 255 * mask)
+    copy = tmp_path / "copy"
+    shutil.copytree(PACKAGE, copy / "deeplab_ray", ignore=shutil.ignore_patterns("__pycache__"))
+    assert TWO.strip().count("\n") < 40
+    (copy / "deeplab_ray/datasets/masks.py").write_text(TWO.strip() + "\n")
+    registry = copy / "deeplab_ray/datasets/__init__.py"
+    registry.write_text(registry.read_text().replace('    "camvid",\n', '    "camvid",\n    "masks",\n'))
+    out = str(tmp_path / "out")
+    done = subprocess.run(
+        [sys.executable, str(JOB), "masks", "--source", str(tmp_path / "source"), "--output", out],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(copy),
+            "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+            # As `ray job submit` tells the driver what its workers get.
+            "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": {"env_vars": {"PYTHONPATH": str(copy)}}}),
+        },
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+
+    with pytest.raises(UserError, match="unknown dataset 'masks'"):
+        prepare("masks", str(tmp_path / "source"), out)
+    split = open_split(out, "val")
+    assert split.classes == ClassTable(("background", "thing"), ((0, 0, 0), (255, 0, 0)), (0, 255), ignore_value=254)
+    (tmp_path / "checkpoint").mkdir()
+    trained = tiny.checkpoint(tmp_path / "checkpoint", tiny.recipe(), split.classes.names)
+    result = evaluate(str(trained), out, "val")
+    assert result.confusion.sum(axis=1).tolist() == split.manifest.pixels
+    assert [row.id for row in result.worst] == [row.id for row in sorted(result.worst, key=lambda row: row.miou)]
+    masks = {row.id: np.asarray(Image.open(tmp_path / "source/val/masks" / row.id)) // 255 for row in result.worst}
+    assert set(masks) == {"a.png", "b.png"}
+    for row in result.worst:
+        np.testing.assert_array_equal(row.truth, masks[row.id])
+
+
 def test_wrong_arguments_are_refused_before_any_work(source: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     for arguments, match in (
@@ -221,13 +342,23 @@ def test_help_lists_every_dataset() -> None:
         assert f"\n  {name} " in done.stdout
 
 
-def test_usage_errors_are_one_line_and_exit_code_2(source: Path, tmp_path: Path) -> None:
+def test_mistakes_are_one_line_and_exit_code_2_before_ray_is_asked(source: Path, tmp_path: Path) -> None:
+    nowhere, prepared = tmp_path / "nowhere", tmp_path / "prepared"
+    (prepared / "val").mkdir(parents=True)
+    (prepared / "val/manifest.json").write_text("{}")
+    good = ("camvid", "--source", str(source), "--output", str(prepared))
     for arguments, message in (
         (("camvid", "--source", "x", "--output", "y", "--foo"), "error: unrecognized options: --foo; see prepare.py"),
         (("camvid", "--source", "x"), "error: missing from prepare.py: --output"),
         (("ade20k", "--source", "x", "--output", "y"), "error: unknown dataset 'ade20k'"),
+        (("camvid", "--source", str(nowhere), "--output", "y"), f"error: there is no folder {nowhere}: --source"),
+        ((*good, "--rows-per-shard", "0"), "error: rows per shard must be at least 1"),
+        ((*good, "--splits", "night"), "error: camvid has no split 'night'"),
+        (good, f"error: {prepared}/val/manifest.json exists: give --overwrite to prepare it again"),
+        ((*good, "--overwrite"), "error: no Ray answers at RAY_ADDRESS=127.0.0.1:1"),
     ):
-        done = run(*arguments)
+        # That no Ray is there shows what is told before it is asked.
+        done = run(*arguments, RAY_ADDRESS="127.0.0.1:1")
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith(message)
         assert done.stderr.count("\n") == 1
@@ -244,7 +375,7 @@ def test_the_job_ends_with_a_result_line_or_an_error_line(source: Path, tmp_path
     assert "val: 3/3 images checked" in lines
     assert lines[-1].startswith("RESULT ")
     result = json.loads(lines[-1].removeprefix("RESULT "))
-    assert result["splits"] == {"val": {"images": 3, "shards": 1, "bad": 0}}
+    assert result["splits"] == {"val": {"images": 3, "labelled": 3, "shards": 1, "bad": 0}}
     with_77(source / "valannot/0002.png")
     done = run(*arguments, "--overwrite", RAY_ADDRESS=address)
     assert done.returncode == 2

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-import deeplab_ray.datasets
+from deeplab_ray import datasets
 from deeplab_ray.config.recipe import Config
 from deeplab_ray.metrics import confusion_matrix, mean_iou, pixel_accuracy
 from deeplab_ray.report import EvaluationReport, GalleryRow, format_table, gallery_strip, write_report
 
-CAMVID = deeplab_ray.datasets.get("camvid")
-C = len(CAMVID.classes)
+CAMVID = datasets.get("camvid").table
+C = len(CAMVID)
 HOSTILE = "<script>alert('x')</script>\"><img src=https://evil.example/x.png onerror=alert(1)>"
 VOID_TAGS = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta"}
 
@@ -78,7 +78,7 @@ HISTORY: list[dict[str, Any]] = [
 ]
 REPORT = EvaluationReport(
     title="CamVid after an hour",
-    dataset=CAMVID,
+    classes=CAMVID,
     images=1234,
     confusion=BEFORE,
     confusion_crf=AFTER,
@@ -99,7 +99,7 @@ def test_page_tells_the_scores_that_were_measured() -> None:
     hits, union = BEFORE[3, 3], BEFORE[3].sum() + BEFORE[:, 3].sum() - BEFORE[3, 3]
     share = 100 * BEFORE[3].sum() / BEFORE.sum()
     assert re.search(rf"road {share:.2f} {100 * hits / union:.1f} \d+\.\d \+\d+\.\d", page.text)
-    for word in (*CAMVID.classes, "s3://bucket/run/checkpoint", "evaluate --split val", "sigma_alpha 67.0"):
+    for word in (*CAMVID.names, "s3://bucket/run/checkpoint", "evaluate --split val", "sigma_alpha 67.0"):
         assert word in page.text
 
 
@@ -155,11 +155,10 @@ def test_curves_of_a_run_that_was_restarted_diverged_or_has_just_begun() -> None
 
 
 def test_hostile_text_stays_text() -> None:
-    classes = (HOSTILE, *CAMVID.classes[1:])
     report = replace(
         REPORT,
         title=HOSTILE,
-        dataset=replace(CAMVID, classes=classes, title=HOSTILE),
+        classes=replace(CAMVID, names=(HOSTILE, *CAMVID.names[1:])),
         gallery=[replace(ROWS[0], id=HOSTILE)],
         settings={HOSTILE: {HOSTILE: HOSTILE}},
         facts={HOSTILE: HOSTILE},
@@ -189,7 +188,7 @@ def test_class_that_occurs_nowhere_has_no_score() -> None:
     assert "bicyclist 0.00 – – –" in page.text
     assert "neither in the truth nor predicted" in page.text
     assert "nan" not in page.text.lower().split()
-    assert "bicyclist" in format_table(CAMVID.classes, BEFORE, AFTER)
+    assert "bicyclist" in format_table(CAMVID.names, BEFORE, AFTER)
     nothing = np.zeros((C, C), np.int64)
     assert "– %" in Page(write_report(EvaluationReport("Empty", CAMVID, 0, nothing, None))).text
 
@@ -203,7 +202,7 @@ def test_confusion_matrix_is_shown_row_by_row() -> None:
 
 
 def test_matrix_of_another_class_count_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"confusion matrix is \(5, 5\), camvid needs \(11, 11\)"):
+    with pytest.raises(ValueError, match=r"confusion matrix is \(5, 5\), 11 classes need \(11, 11\)"):
         EvaluationReport("Wrong", CAMVID, 1, np.zeros((5, 5), np.int64), None)
 
 
@@ -231,7 +230,7 @@ def test_strip_shows_image_truth_network_and_crf_side_by_side() -> None:
     scale, y, x = 2, 30, 20  # the 64×48 labels are shown at twice their size, below a line of 22 pixels
     for column, (labels, _) in enumerate(ROWS[0].labels, start=1):
         colour = pixels[22 + scale * y, 8 + column * 136 + scale * x]
-        assert colour.tolist() == list(CAMVID.palette[labels[y, x]])
+        assert colour.tolist() == list(CAMVID.colours[labels[y, x]])
     hatched = pixels[22 : 22 + scale * 6, 8 + 136 : 8 + 136 + 128].reshape(-1, 3)
     assert np.unique(hatched, axis=0).tolist() == [[0, 0, 0], [70, 70, 70]]
 

@@ -10,14 +10,16 @@ from torch import Tensor, distributed, multiprocessing
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from deeplab_ray.config.recipe import ModelConfig, RuntimeConfig, SolverConfig
-from deeplab_ray.models import DeepLab, calibrate_frozen_norms
+from deeplab_ray.config.network import NetworkConfig
+from deeplab_ray.config.recipe import SolverConfig
+from deeplab_ray.models.configs import DeepLabV2Config
+from deeplab_ray.models.network import Network, Target
+from deeplab_ray.models.networks import create
 from deeplab_ray.training.optimizer import build_optimizer, set_rate
 from deeplab_ray.training.step import class_weights, train_step
 
 CLASSES = 5
 SOLVER = SolverConfig(learning_rate=1e-2)
-RUNTIME = RuntimeConfig()
 ITERATIONS = 3
 
 
@@ -26,10 +28,10 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def network() -> DeepLab:
+def network() -> Network:
     torch.manual_seed(0)
-    model = DeepLab(ModelConfig("voc12", "resnet18", "largefov", "random"), CLASSES)
-    calibrate_frozen_norms(model.trunk, model.prepare(batch(0)[0]))
+    model = create(DeepLabV2Config("resnet18", "largefov", weights="random"), CLASSES)
+    model.calibrate(batch(0)[0])
     return model.train()
 
 
@@ -48,13 +50,16 @@ def halves(images: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def train(
-    model: torch.nn.Module, micro_batches: list[list[tuple[Tensor, Tensor]]], rate: float = SOLVER.learning_rate
+    model: Network,
+    micro_batches: list[list[tuple[Tensor, Tensor]]],
+    rate: float = SOLVER.learning_rate,
+    forward: torch.nn.Module | None = None,
 ) -> list[float]:
     optimizer = build_optimizer(model, SOLVER)
     losses = []
     for parts in micro_batches:
         set_rate(optimizer, rate)
-        losses.append(float(train_step(model, optimizer, parts, RUNTIME)))
+        losses.append(float(train_step(model, optimizer, parts, forward=forward)))
     return losses
 
 
@@ -74,7 +79,7 @@ def test_loss_is_the_mean_cross_entropy_of_the_labelled_cells() -> None:
     model = network()
     images, labels = batch(0)
     with torch.no_grad():
-        scores = model(images).double()
+        scores = model(images)[0].double()
     terms = []
     for n in range(4):
         for i in range(5):
@@ -84,7 +89,7 @@ def test_loss_is_the_mean_cross_entropy_of_the_labelled_cells() -> None:
                     cell = scores[n, :, i, j].tolist()
                     terms.append(math.log(sum(math.exp(s) for s in cell)) - cell[truth])
     assert 20 < len(terms) < 115
-    loss = train_step(model, build_optimizer(model, SOLVER), [(images, labels)], RUNTIME)
+    loss = train_step(model, build_optimizer(model, SOLVER), [(images, labels)])
     assert loss.dtype == torch.float32
     assert loss.shape == ()
     assert not loss.requires_grad
@@ -103,38 +108,54 @@ def test_weights_of_classes_multiply_their_terms_and_not_the_count() -> None:
     images, labels = batch(0)
     model, weights = network(), torch.tensor([0.5, 1.0, 2.0, 4.0, 0.0])
     with torch.no_grad():
-        logs = model(images).log_softmax(1)
+        logs = model(images)[0].log_softmax(1)
     truth = labels[:, ::8, ::8].long()
     labelled = truth != 255
     own = -logs.permute(0, 2, 3, 1)[labelled].gather(1, truth[labelled][:, None])[:, 0]
     expected = (weights[truth[labelled]] * own).sum() / labelled.sum()
     parts = halves(images, labels)
-    loss = train_step(model, build_optimizer(model, SOLVER), parts, RUNTIME, weights=weights)
+    loss = train_step(model, build_optimizer(model, SOLVER), parts, weights=weights)
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
 
 
-class FullSize(torch.nn.Module):
-    """Scores at every pixel, as FCN's in training: of each class a share of one colour."""
+class EveryPixel(Network):
+    """Scores at every pixel: of each class a share of one colour; compared `times` over, with weights."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, times: int = 1) -> None:
+        super().__init__(NetworkConfig(), CLASSES, "caffe")
         self.share = torch.nn.Parameter(torch.linspace(0, 1e-2, CLASSES))
+        self.times = times
 
-    def forward(self, images: Tensor) -> Tensor:
-        return images[:, None, ..., 0].float() * self.share.view(1, -1, 1, 1)
+    def score(self, prepared: Tensor) -> Tensor:
+        return prepared[:, :1] * self.share.view(1, -1, 1, 1)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return super().forward(images) * self.times
+
+    def targets(self, labels: Tensor) -> tuple[Target, ...]:
+        (target,) = super().targets(labels)
+        return tuple(target._replace(weight=0.5**k) for k in range(self.times))
 
 
 def test_scores_at_full_size_are_held_against_every_pixel_and_their_loss_may_be_a_sum() -> None:
-    model = FullSize()
+    model = EveryPixel()
     images, labels = batch(0)
     with torch.no_grad():
-        expected = F.cross_entropy(model(images), labels.long(), ignore_index=255, reduction="sum")
+        expected = F.cross_entropy(model(images)[0], labels.long(), ignore_index=255, reduction="sum")
     labelled = int((labels != 255).sum())
     solver = SolverConfig(learning_rate=1e-12)
     for normalise, divisor in ((True, labelled), (False, 1)):
         parts = halves(images, labels)
-        loss = train_step(model, build_optimizer(model, solver), parts, RUNTIME, normalise)
+        loss = train_step(model, build_optimizer(model, solver), parts, normalise=normalise)
         assert float(loss) == pytest.approx(float(expected) / divisor, rel=1e-4)
+
+
+def test_each_output_counts_by_the_weight_of_its_target() -> None:
+    solver, parts = SolverConfig(learning_rate=1e-12), halves(*batch(0))
+    once, thrice = (EveryPixel(times) for times in (1, 3))
+    losses = [float(train_step(model, build_optimizer(model, solver), parts)) for model in (once, thrice)]
+    assert losses[1] == pytest.approx((1 + 0.5 + 0.25) * losses[0], rel=1e-5)
+    torch.testing.assert_close(thrice.share.grad, 1.75 * once.share.grad)
 
 
 def test_two_micro_batches_are_one_batch() -> None:
@@ -155,7 +176,7 @@ def test_a_batch_without_labels_teaches_nothing_and_breaks_nothing() -> None:
     start = copy.deepcopy(model.state_dict())
     images, labels = batch(0)
     solver = SolverConfig(learning_rate=1e-2, weight_decay=0)
-    loss = train_step(model, build_optimizer(model, solver), [(images, torch.full_like(labels, 255))], RUNTIME)
+    loss = train_step(model, build_optimizer(model, solver), [(images, torch.full_like(labels, 255))])
     assert float(loss) == 0
     assert all(torch.equal(tensor, start[name]) for name, tensor in model.state_dict().items())
 
@@ -163,7 +184,7 @@ def test_a_batch_without_labels_teaches_nothing_and_breaks_nothing() -> None:
 def test_bfloat16_keeps_weights_and_loss_float32() -> None:
     model = network()
     loss32 = train(copy.deepcopy(model), [[batch(0)]])[0]
-    loss = train_step(model, build_optimizer(model, SOLVER), [batch(0)], RuntimeConfig(precision="bfloat16"))
+    loss = train_step(model, build_optimizer(model, SOLVER), [batch(0)], "bfloat16")
     assert loss.dtype == torch.float32
     assert float(loss) == pytest.approx(loss32, rel=0.02)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
@@ -173,7 +194,7 @@ def test_sizes_off_the_grid_are_refused() -> None:
     model = network()
     images, labels = batch(0)
     with pytest.raises(ValueError, match=r"label of 32×41 does not fit"):
-        train_step(model, build_optimizer(model, SOLVER), [(images[:, :32], labels[:, :32])], RUNTIME)
+        train_step(model, build_optimizer(model, SOLVER), [(images[:, :32], labels[:, :32])])
 
 
 def _ddp_worker(rank: int, folder: str) -> None:
@@ -181,12 +202,13 @@ def _ddp_worker(rank: int, folder: str) -> None:
     distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
     model = network()
     ddp = DistributedDataParallel(model, broadcast_buffers=False)
-    losses = train(ddp, [[halves(*batch(i))[rank]] for i in range(ITERATIONS)])
+    losses = train(model, [[halves(*batch(i))[rank]] for i in range(ITERATIONS)], forward=ddp)
     # The same again with accumulation: each worker's share in two micro-batches.
     accumulated = network()
     train(
-        DistributedDataParallel(accumulated, broadcast_buffers=False),
+        accumulated,
         [halves(*halves(*batch(i))[rank]) for i in range(ITERATIONS)],
+        forward=DistributedDataParallel(accumulated, broadcast_buffers=False),
     )
     torch.save((losses, model.state_dict(), accumulated.state_dict()), f"{folder}/{rank}.pt")
     distributed.destroy_process_group()

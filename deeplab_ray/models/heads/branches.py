@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deeplab_ray.config.recipe import Head
 from deeplab_ray.models.atrous import AtrousConv2d
+from deeplab_ray.models.configs import Head
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,16 @@ class VGGHead(nn.Module):
             _FullyConvolutional(inputs, classes, branch, dropout) for branch in BRANCHES[head]
         )
 
+    @property
+    def last_layers(self) -> list[nn.Conv2d]:
+        """Those with an output for every class."""
+        return [branch.get_submodule("classifier") for branch in self.branches]  # type: ignore[misc]
+
+    @property
+    def looking_layers(self) -> list[nn.Conv2d]:
+        """Those that see more than one cell."""
+        return [branch.get_submodule("fc6") for branch in self.branches]  # type: ignore[misc]
+
     def forward(self, x: Tensor) -> Tensor:
         return torch.stack([branch(x) for branch in self.branches]).sum(0)
 
@@ -90,6 +100,13 @@ class ResNetHead(nn.Module):
         self.classifiers = nn.ModuleList(
             init_classifier(branch.convolution(inputs, classes)) for branch in BRANCHES[head]
         )
+
+    @property
+    def last_layers(self) -> list[nn.Conv2d]:
+        """Those with an output for every class."""
+        return list(self.classifiers)  # type: ignore[arg-type]
+
+    looking_layers = last_layers
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.stack([classifier(x) for classifier in self.classifiers]).sum(0)

@@ -25,11 +25,6 @@ class MSCScores(NamedTuple):
     half: Tensor
     """Of the image at ×0.5, at its own size: a cell every 16 pixels of the image."""
 
-    def cut(self, h: int, w: int) -> "MSCScores":
-        """The first h×w cells, without those of padding at the right and at the bottom."""
-        fused, full, three_quarters = (scores[..., :h, :w] for scores in self[:3])
-        return MSCScores(fused, full, three_quarters, self.half[..., : (h + 1) // 2, : (w + 1) // 2])
-
 
 def multiscale(network: Callable[[Tensor], Tensor], images: Tensor, corners: bool) -> MSCScores:
     """Scores of N×3×H×W at three scales and their maximum.

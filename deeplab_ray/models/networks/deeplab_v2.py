@@ -1,109 +1,113 @@
-"""A whole network: input convention, trunk and head."""
+"""DeepLab v2: a dense trunk under LargeFOV or ASPP, on one scale or three (Chen et al., PAMI 2017)."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
 
-import torch
 from torch import Tensor, nn
 
-from deeplab_ray.config.recipe import FCN_HEADS, InputConvention, ModelConfig, Strides
-from deeplab_ray.models.grid import STRIDE, Alignment, grid_size, normalise, pad_to_grid, upsample_scores
+from deeplab_ray.config.network import NetworkConfig
+from deeplab_ray.models.configs import DeepLabV2Config, InputConvention, Strides
+from deeplab_ray.models.grid import CentreGrid, CornerGrid, normalise, pad_to
 from deeplab_ray.models.heads.branches import ResNetHead, VGGHead
 from deeplab_ray.models.heads.multiscale import GRID, MSCScores, multiscale
-from deeplab_ray.models.networks.fcn import FCNHead
-from deeplab_ray.models.trunks.resnet import ResNetTrunk, resnet18, resnet101
-from deeplab_ray.models.trunks.vgg import FCNTrunk, VGG16Trunk
+from deeplab_ray.models.network import Network, Target, register
+from deeplab_ray.models.norm import calibrate_frozen_norms
+from deeplab_ray.models.trunks.resnet import ResNetTrunk, resnet
+from deeplab_ray.models.trunks.vgg import VGG16Trunk
+from deeplab_ray.models.weights import imagenet
+from deeplab_ray.models.weights.mapping import Line
 
-# RGB mean and divisor in 0..255 units, of the training sets of Caffe's and of torchvision's ImageNet nets.
-INPUT = {
-    "caffe": ((122.675, 116.669, 104.008), (1.0, 1.0, 1.0)),
-    "torchvision": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
-    "torchvision-features": ((122.99925, 116.9991, 103.9992), (1.0, 1.0, 1.0)),
-}
+STRIDE = 8
 
 
-class DeepLab(nn.Module):
-    """RGB images N×H×W×3 of any size, uint8 or float 0..255 → scores N×C×h×w, float.
+@register(DeepLabV2Config)
+class DeepLabV2(Network):
+    """RGB images N×H×W×3 of any size → scores N×C×h×w at output stride 8.
 
-    Scores lie on the grid at output stride 8; those of FCN and of `alignment` centres lie where `alignment` says.
-    In training the result is what the losses are computed on: MSC's four scores, and FCN's at full size.
-    The mean and the divisor of the input are part of the state dict, so that a checkpoint carries the
-    convention of the weights it started from.
+    In training the scores that the losses are computed on: one, or MSC's four.
     """
 
-    mean: Tensor
-    scale: Tensor
+    config: DeepLabV2Config
+    has_download = True
 
-    def __init__(self, config: ModelConfig, classes: int) -> None:
-        super().__init__()
-        self.config = config = resolve(config)
-        mean, scale = INPUT[config.input]
-        self.alignment = cast(Alignment, config.head if config.head in FCN_HEADS else config.alignment)
-        self.register_buffer("mean", torch.tensor(mean))
-        self.register_buffer("scale", torch.tensor(scale))
-        self.classes = classes
-        self.trunk = _trunk(config)
-        self.head = _head(config, self.trunk.channels, classes)
-
-    def on(self, device: torch.device) -> "DeepLab":
-        """This network, moved to the device; on a GPU in channels-last order, in which convolutions are faster."""
-        self.to(device)
-        if device.type == "cuda":
-            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return self
-
-    def forward(self, images: Tensor) -> Tensor | MSCScores:
-        prepared = self.prepare(images)
-        height, width = images.shape[1:3]
-        if self.config.msc:
-            fused = multiscale(self._single, prepared, self.alignment == "corners")
-            if self.alignment == "corners":
-                fused = fused.cut(grid_size(height), grid_size(width))
-            return fused if self.training else fused.fused
-        scores = self._single(prepared)
-        if self.training and self.config.head in FCN_HEADS:
-            return upsample_scores(scores, height, width, self.alignment)
-        return scores
+    def __init__(self, config: DeepLabV2Config, classes: int) -> None:
+        config = resolve(config)
+        super().__init__(config, classes, config.input)
+        self.grid = CornerGrid(STRIDE) if config.alignment == "corners" else CentreGrid()
+        self.trunk: VGG16Trunk | ResNetTrunk
+        self.head: VGGHead | ResNetHead
+        if config.backbone == "vgg16":
+            assert config.dropout is not None
+            self.trunk = VGG16Trunk(config.channels)
+            self.head = VGGHead(self.trunk.channels, classes, config.head, config.dropout)
+        else:
+            self.trunk = resnet(config.backbone, config.strides, config.batch_norm, config.channels)
+            self.head = ResNetHead(self.trunk.channels, classes, config.head)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """What the trunk sees of N×H×W×3: normalised float32 N×3, padded to the network's grid."""
-        normalised = normalise(images, self.mean, self.scale)
-        if self.alignment != "corners":
-            return normalised
-        return pad_to_grid(normalised, GRID if self.config.msc else STRIDE)
+        if isinstance(self.grid, CentreGrid):
+            return normalise(images, self.mean, self.scale)
+        return pad_to(normalise(images, self.mean, self.scale), GRID if self.config.msc else STRIDE, 1)
+
+    def score(self, prepared: Tensor) -> Tensor:
+        return self._scales(prepared).fused if self.config.msc else self._single(prepared)
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        if not (self.training and self.config.msc):
+            return super().forward(images)
+        height, width = images.shape[1:3]
+        *fine, half = self._scales(self.prepare(images))
+        fine = [self.cut(scores, height, width) for scores in fine]
+        if isinstance(self.grid, CornerGrid):
+            # Its cells lie on every second one of the others.
+            half = half[..., : (fine[0].shape[-2] + 1) // 2, : (fine[0].shape[-1] + 1) // 2]
+        return (*fine, half)
+
+    def targets(self, labels: Tensor) -> tuple[Target, ...]:
+        at_cells = CornerGrid(STRIDE).labels(labels).long()
+        if not self.config.msc:
+            return (Target(at_cells),)
+        return (*[Target(at_cells)] * 3, Target(at_cells[..., ::2, ::2]))
+
+    def classifiers(self) -> Sequence[nn.Module]:
+        return self.head.last_layers
+
+    def calibrate(self, images: Tensor) -> None:
+        calibrate_frozen_norms(self.trunk, self.prepare(images))
+
+    def field_of_view(self) -> int:
+        """Pixels that the head's (largest) kernel spans, as the paper counts: distance of its outer taps + one cell.
+
+        The taps of a k×k kernel at rate r on cells 8 pixels apart span r (k − 1) 8 pixels; each stands on a cell of
+        the image classifier that the trunk was made from, of 32 pixels. 7×7 at rate 4: 4·6·8 + 32.
+        """
+        looking = self.head.looking_layers
+        return max(layer.dilation[0] * (layer.kernel_size[0] - 1) * STRIDE + 32 for layer in looking)
+
+    @classmethod
+    def pretrained(cls, config: NetworkConfig, classes: int, file: object) -> tuple[Network, list[Line]]:
+        assert isinstance(config, DeepLabV2Config)
+        return imagenet.deeplab_v2(config, classes, file, cls)
 
     def _single(self, prepared: Tensor) -> Tensor:
         return self.head(self.trunk(prepared))
 
-
-def _trunk(config: ModelConfig) -> VGG16Trunk | FCNTrunk | ResNetTrunk:
-    if config.head in FCN_HEADS:
-        return FCNTrunk()
-    if config.backbone == "vgg16":
-        return VGG16Trunk()
-    resnet = resnet18 if config.backbone == "resnet18" else resnet101
-    return resnet(config.strides)
+    def _scales(self, prepared: Tensor) -> MSCScores:
+        return multiscale(self._single, prepared, isinstance(self.grid, CornerGrid))
 
 
-def _head(config: ModelConfig, inputs: int, classes: int) -> nn.Module:
-    if config.head in FCN_HEADS:
-        return FCNHead(inputs, classes, config.head, config.dropout)
-    if config.backbone == "vgg16":
-        return VGGHead(inputs, classes, config.head, config.dropout)
-    return ResNetHead(inputs, classes, config.head)
-
-
-def resolve(config: ModelConfig) -> ModelConfig:
-    """The config with every "auto" replaced by what a network made from it has."""
+def resolve(config: DeepLabV2Config) -> DeepLabV2Config:
+    """The options with every "auto" replaced by what a network made from them has."""
     from_file = config.weights not in ("torchvision", "torchvision-features", "random")
+    seen: InputConvention = "torchvision"
     if config.weights == "torchvision-features" or (config.backbone == "vgg16" and from_file):
-        seen: InputConvention = "caffe" if from_file else "torchvision-features"
-    else:
-        seen = "torchvision"
-    strides: Strides = "caffe" if config.weights == "random" else "torchvision"
+        seen = "caffe" if from_file else "torchvision-features"
+    on_resnet: Strides = "caffe" if config.weights == "random" else "torchvision"
+    on_vgg = config.backbone == "vgg16"
     return replace(
         config,
         input=seen if config.input == "auto" else config.input,
-        strides=strides if config.strides == "auto" else config.strides,
+        strides=on_resnet if config.strides == "auto" and not on_vgg else config.strides,
         alignment="corners" if config.alignment == "auto" else config.alignment,
+        dropout=0.5 if config.dropout is None and on_vgg else config.dropout,
     )

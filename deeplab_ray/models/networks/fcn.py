@@ -1,54 +1,67 @@
-"""The head of FCN-32s, FCN-16s and FCN-8s (Long, Shelhamer & Darrell, CVPR 2015) on VGG-16.
+"""FCN-32s, FCN-16s and FCN-8s on VGG-16 (Long, Shelhamer & Darrell, CVPR 2015)."""
 
-fc6 and fc7 are convolved over pool5; the scores of coarser layers are deconvolved by two and added to those of pool4
-and pool3. Deconvolutions are bilinear and fixed, as in the authors' staged training. Every score layer starts at
-zero, so that FCN-16s starts with the output of the FCN-32s whose weights it takes, and FCN-8s with FCN-16s's.
-"""
+from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from deeplab_ray.config.recipe import Head
-from deeplab_ray.models.grid import deconvolve
-from deeplab_ray.models.heads.branches import init_hidden
+from deeplab_ray.config.network import NetworkConfig
+from deeplab_ray.models.configs import FCNConfig, InputConvention
+from deeplab_ray.models.grid import DeconvolvedGrid
+from deeplab_ray.models.heads.fcn import FCNHead
+from deeplab_ray.models.network import Network, Target, register
+from deeplab_ray.models.trunks.vgg import FCNTrunk
+from deeplab_ray.models.weights import imagenet
+from deeplab_ray.models.weights.mapping import Line
 
-# Where the scores of pool4 and pool3 meet the deconvolved ones: both are padded by 100 pixels of the image.
-_POOL4_OFFSET, _POOL3_OFFSET = 5, 9
-_CHANNELS = 4096
-
-
-def _score(inputs: int, classes: int) -> nn.Conv2d:
-    layer = nn.Conv2d(inputs, classes, 1)
-    nn.init.zeros_(layer.weight)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
-    return layer
+# Stride of the scores, and the first row and column that is kept of their deconvolution.
+_GRIDS = {"32s": DeconvolvedGrid(32, 19), "16s": DeconvolvedGrid(16, 27), "8s": DeconvolvedGrid(8, 31)}
 
 
-class FCNHead(nn.Module):
-    """pool3, pool4 and pool5 → scores N×C×h×w at stride 32, 16 or 8, where `upsample_scores` takes them on."""
+@register(FCNConfig)
+class FCN(Network):
+    """RGB images N×H×W×3 of any size → scores N×C×h×w at stride 32, 16 or 8; in training at full size."""
 
-    def __init__(self, inputs: int, classes: int, head: Head, dropout: float = 0.5) -> None:
-        super().__init__()
-        self.dropout = dropout
-        self.fc6 = init_hidden(nn.Conv2d(inputs, _CHANNELS, 7))
-        self.fc7 = init_hidden(nn.Conv2d(_CHANNELS, _CHANNELS, 1))
-        self.classifier = _score(_CHANNELS, classes)
-        self.classifier_pool4 = _score(512, classes) if head in ("fcn16s", "fcn8s") else None
-        self.classifier_pool3 = _score(256, classes) if head == "fcn8s" else None
+    config: FCNConfig
+    has_download = True
 
-    def forward(self, pools: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        pool3, pool4, pool5 = pools
-        x = F.dropout(F.relu(self.fc6(pool5)), self.dropout, self.training)
-        x = F.dropout(F.relu(self.fc7(x)), self.dropout, self.training)
-        scores = self.classifier(x)
-        if self.classifier_pool4 is not None:
-            scores = _add(deconvolve(scores, 2), self.classifier_pool4(pool4), _POOL4_OFFSET)
-        if self.classifier_pool3 is not None:
-            scores = _add(deconvolve(scores, 2), self.classifier_pool3(pool3), _POOL3_OFFSET)
-        return scores
+    def __init__(self, config: FCNConfig, classes: int) -> None:
+        config = resolve(config)
+        super().__init__(config, classes, config.input)
+        self.grid = _GRIDS[config.variant]
+        self.trunk = FCNTrunk(config.channels)
+        self.head = FCNHead(self.trunk.channels, classes, config.variant, config.dropout)
+
+    def score(self, prepared: Tensor) -> Tensor:
+        return self.head(self.trunk(prepared))
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        scores = self.score(self.prepare(images))
+        return (self.grid.to_image(scores, *images.shape[1:3]),) if self.training else scores
+
+    def targets(self, labels: Tensor) -> tuple[Target, ...]:
+        return (Target(labels.long()),)
+
+    def classifiers(self) -> Sequence[nn.Module]:
+        return self.head.last_layers
+
+    def field_of_view(self) -> int:
+        """Pixels that fc6 spans: its outer taps lie 6 cells of 32 pixels apart, and each stands on one."""
+        return 32 * (self.head.fc6.kernel_size[0] - 1) + 32
+
+    @classmethod
+    def pretrained(cls, config: NetworkConfig, classes: int, file: object) -> tuple[Network, list[Line]]:
+        assert isinstance(config, FCNConfig)
+        return imagenet.fcn(config, classes, file, cls)
 
 
-def _add(coarse: Tensor, fine: Tensor, offset: int) -> Tensor:
-    h, w = coarse.shape[-2:]
-    return coarse + fine[..., offset : offset + h, offset : offset + w]
+def resolve(config: FCNConfig) -> FCNConfig:
+    """The options with every "auto" replaced by what a network made from them has."""
+    if config.input != "auto":
+        return config
+    conventions: dict[str, InputConvention] = {
+        "torchvision": "torchvision",
+        "random": "torchvision",
+        "torchvision-features": "torchvision-features",
+    }
+    return replace(config, input=conventions.get(config.weights, "caffe"))

@@ -1,4 +1,4 @@
-"""ResNet-101 and ResNet-18 at output stride 8, their batch norm frozen (statistics, scale and shift).
+"""ResNet-101 and ResNet-18 at output stride 8, their batch norms frozen (statistics, scale and shift) or not.
 
 Against the image classifiers: the first pool is padded at the far side (ceil), res4 keeps the stride and is
 dilated by 2, res5 by 4. Parameters and buffers are named as torchvision's, so that its checkpoints load as
@@ -7,34 +7,11 @@ they are.
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deeplab_ray.models.atrous import AtrousConv2d
-
-
-class FrozenBatchNorm2d(nn.Module):
-    """Batch norm whose statistics, scale and shift are constants: buffers, named as batch norm's.
-
-    torchvision's module of this name is left alone: it turns bfloat16 activations into float32, and its import
-    takes every actor of an inference pool as long as torch's.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        for name, value in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
-            self.register_buffer(name, torch.full((channels,), value))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-
+from deeplab_ray.models.norm import batch_norm
 
 # Scale of the last norm in a residual branch of a random net: it starts close to the shallow net of its shortcuts,
 # which learns faster, as with the zero scale of Goyal et al. (2017), which a frozen norm could never leave.
@@ -64,14 +41,14 @@ class _Basic(nn.Module):
 
     expansion = 1
 
-    def __init__(self, inputs: int, width: int, steps: _Steps) -> None:
+    def __init__(self, inputs: int, width: int, steps: _Steps, norm: str) -> None:
         super().__init__()
         self.conv1 = _conv3x3(inputs, width, steps.stride, steps.first_dilation)
-        self.bn1 = FrozenBatchNorm2d(width)
+        self.bn1 = batch_norm(norm, width)
         self.conv2 = _conv3x3(width, width, 1, steps.dilation)
-        self.bn2 = FrozenBatchNorm2d(width)
-        self.bn2.weight.fill_(_BRANCH_SCALE)
-        self.downsample = _shortcut(inputs, width * self.expansion, steps.stride)
+        self.bn2 = batch_norm(norm, width)
+        _scale(self.bn2, _BRANCH_SCALE)
+        self.downsample = _shortcut(inputs, width * self.expansion, steps.stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))
@@ -84,17 +61,17 @@ class _Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, inputs: int, width: int, steps: _Steps) -> None:
+    def __init__(self, inputs: int, width: int, steps: _Steps, norm: str) -> None:
         super().__init__()
         before, within = (1, steps.stride) if steps.stride_in_3x3 else (steps.stride, 1)
         self.conv1 = nn.Conv2d(inputs, width, 1, before, bias=False)
-        self.bn1 = FrozenBatchNorm2d(width)
+        self.bn1 = batch_norm(norm, width)
         self.conv2 = _conv3x3(width, width, within, steps.first_dilation)
-        self.bn2 = FrozenBatchNorm2d(width)
+        self.bn2 = batch_norm(norm, width)
         self.conv3 = nn.Conv2d(width, width * 4, 1, bias=False)
-        self.bn3 = FrozenBatchNorm2d(width * 4)
-        self.bn3.weight.fill_(_BRANCH_SCALE)
-        self.downsample = _shortcut(inputs, width * self.expansion, steps.stride)
+        self.bn3 = batch_norm(norm, width * 4)
+        _scale(self.bn3, _BRANCH_SCALE)
+        self.downsample = _shortcut(inputs, width * self.expansion, steps.stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))
@@ -103,14 +80,18 @@ class _Bottleneck(nn.Module):
         return F.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
-def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+def _scale(norm: nn.Module, factor: float) -> None:
+    nn.init.constant_(norm.weight, factor)  # type: ignore[arg-type]
+
+
+def _shortcut(inputs: int, outputs: int, stride: int, norm: str) -> nn.Sequential | None:
     if inputs == outputs and stride == 1:
         return None
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), FrozenBatchNorm2d(outputs))
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), batch_norm(norm, outputs))
 
 
 class ResNetTrunk(nn.Module):
-    """N×3×H×W → N×channels×h×w; `blocks` are the numbers of blocks in res2 … res5.
+    """N×channels×H×W → N×`self.channels`×h×w; `blocks` are the numbers of blocks in res2 … res5.
 
     strides: "caffe", where the first block of res4 and res5 has the dilation of those after it; or "torchvision",
     whose nets stride in the first block's 3×3: a dense net that computes what theirs does has that 3×3 at the
@@ -118,11 +99,16 @@ class ResNetTrunk(nn.Module):
     """
 
     def __init__(
-        self, block: type[_Basic] | type[_Bottleneck], blocks: tuple[int, int, int, int], strides: str = "caffe"
+        self,
+        block: type[_Basic] | type[_Bottleneck],
+        blocks: tuple[int, ...],
+        strides: str = "caffe",
+        norm: str = "frozen",
+        channels: int = 3,
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)
-        self.bn1 = FrozenBatchNorm2d(64)
+        self.conv1 = nn.Conv2d(channels, 64, 7, 2, padding=3, bias=False)
+        self.bn1 = batch_norm(norm, 64)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1, ceil_mode=True)
         self.channels = 64
         torchvisions = strides == "torchvision"
@@ -134,7 +120,7 @@ class ResNetTrunk(nn.Module):
                 steps = _Steps(
                     stride if first else 1, previous if first and torchvisions else dilation, dilation, torchvisions
                 )
-                layers.append(block(self.channels, width, steps))
+                layers.append(block(self.channels, width, steps, norm))
                 self.channels = width * block.expansion
             previous = dilation
             self.add_module(f"layer{number}", nn.Sequential(*layers))
@@ -149,35 +135,10 @@ class ResNetTrunk(nn.Module):
         return x
 
 
-def resnet18(strides: str = "caffe") -> ResNetTrunk:
-    return ResNetTrunk(_Basic, (2, 2, 2, 2), strides)
-
-
-RESNET101_BLOCKS = (3, 4, 23, 3)
+BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet101": (3, 4, 23, 3)}
 """Blocks in res2, res3, res4 and res5."""
 
 
-def resnet101(strides: str = "caffe") -> ResNetTrunk:
-    return ResNetTrunk(_Bottleneck, RESNET101_BLOCKS, strides)
-
-
-@torch.no_grad()
-def calibrate_frozen_norms(trunk: nn.Module, images: Tensor) -> None:
-    """Set every frozen batch norm's mean and variance to those of what reaches it from `images` (N×3×H×W).
-
-    A randomly initialised net has no statistics to freeze; with those of one batch of training images its
-    activations start at unit scale (data-dependent initialisation, Krähenbühl et al., ICLR 2016).
-    """
-
-    def measure(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(module, FrozenBatchNorm2d)
-        values = inputs[0].float()
-        module.running_mean.copy_(values.mean(dim=(0, 2, 3)))
-        module.running_var.copy_(values.var(dim=(0, 2, 3)).clamp_min(1e-3))
-
-    handles = [m.register_forward_pre_hook(measure) for m in trunk.modules() if isinstance(m, FrozenBatchNorm2d)]
-    try:
-        trunk(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+def resnet(name: str, strides: str = "caffe", norm: str = "frozen", channels: int = 3) -> ResNetTrunk:
+    """The trunk "resnet18" or "resnet101"; strides and norm as the options of DeepLab v2, for images of `channels`."""
+    return ResNetTrunk(_Basic if name == "resnet18" else _Bottleneck, BLOCKS[name], strides, norm, channels)

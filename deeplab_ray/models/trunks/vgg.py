@@ -11,9 +11,8 @@ _DILATIONS = (1, 1, 1, 1, 2)
 _FCN_PADDING = 100
 
 
-def _features(pools: list[nn.Module], dilations: tuple[int, ...]) -> nn.Sequential:
+def _features(pools: list[nn.Module], dilations: tuple[int, ...], inputs: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    inputs = 3
     for block, pool, dilation in zip(_CHANNELS, pools, dilations, strict=True):
         for outputs in block:
             layers += [
@@ -31,7 +30,7 @@ def _features(pools: list[nn.Module], dilations: tuple[int, ...]) -> nn.Sequenti
 
 
 class VGG16Trunk(nn.Module):
-    """N×3×H×W → N×512×h×w.
+    """Images N×3×H×W (or other `channels` than 3) → N×512×h×w.
 
     Against Simonyan & Zisserman's net: the pools are 3×3 with padding 1; pool4 and pool5 have stride 1, so that
     conv5 runs at dilation 2 and what follows at a multiple of its own rates.
@@ -39,16 +38,17 @@ class VGG16Trunk(nn.Module):
 
     channels = 512
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 3) -> None:
         super().__init__()
-        self.features = _features([nn.MaxPool2d(3, stride, padding=1) for stride in _POOL_STRIDES], _DILATIONS)
+        pools: list[nn.Module] = [nn.MaxPool2d(3, stride, padding=1) for stride in _POOL_STRIDES]
+        self.features = _features(pools, _DILATIONS, channels)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.features(images)
 
 
 class FCNTrunk(nn.Module):
-    """N×3×H×W → pool3, pool4 and pool5 at strides 8, 16 and 32.
+    """Images N×3×H×W (or other `channels` than 3) → pool3, pool4 and pool5 at strides 8, 16 and 32.
 
     VGG-16 as it is, but that the first convolution pads by 100, so that an image of any size leaves fc6's 7×7 a
     window, and that pools round up, as Caffe's (Long et al., CVPR 2015).
@@ -56,9 +56,9 @@ class FCNTrunk(nn.Module):
 
     channels = 512
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 3) -> None:
         super().__init__()
-        self.features = _features([nn.MaxPool2d(2, 2, ceil_mode=True) for _ in range(5)], (1,) * 5)
+        self.features = _features([nn.MaxPool2d(2, 2, ceil_mode=True) for _ in range(5)], (1,) * 5, channels)
         first = self.features[0]
         assert isinstance(first, nn.Conv2d)
         first.padding = (_FCN_PADDING, _FCN_PADDING)

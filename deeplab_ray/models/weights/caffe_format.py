@@ -102,7 +102,7 @@ _NET = _net_class()
 
 
 @dataclass(frozen=True)
-class Window:
+class Sliding:
     """How a layer moves over its input: side, stride, padding and dilation, for rows and columns."""
 
     kernel: tuple[int, int]
@@ -118,13 +118,22 @@ class Layer:
     name: str
     type: str
     blobs: list[Tensor] = field(repr=False)
-    window: Window | None
+    window: Sliding | None
     """Of convolutions and pools; None where the file does not say."""
     epsilon: float | None
     """Of batch norms."""
 
 
-def parse(content: bytes, where: str) -> list[Layer]:
+@dataclass(frozen=True)
+class CaffeNet:
+    """A .caffemodel that was read."""
+
+    where: str
+    """The file, for messages."""
+    layers: list[Layer]
+
+
+def parse(content: bytes, where: str) -> CaffeNet:
     """The layers of a .caffemodel, in order. Raises UserError for what is none, or holds a broken array."""
     net = _NET()
     try:
@@ -135,7 +144,7 @@ def parse(content: bytes, where: str) -> list[Layer]:
     layers += [_layer(layer, _V1_TYPES.get(layer.type, ""), where) for layer in net.layers]
     if not any(layer.blobs for layer in layers):
         raise UserError(f"{where} holds no layer with weights: give a .caffemodel, not its prototxt")
-    return layers
+    return CaffeNet(where, layers)
 
 
 def _layer(layer: Any, kind: str, where: str) -> Layer:
@@ -159,17 +168,17 @@ def _blob(blob: Any, where: str) -> Tensor:
     return torch.from_numpy(values.astype(np.float32)).reshape(shape)
 
 
-def _convolution(param: Any) -> Window:
+def _convolution(param: Any) -> Sliding:
     kernel = _pair(param, "kernel", list(param.kernel_size), 0)
     stride = _pair(param, "stride", list(param.stride), 1)
     pad = _pair(param, "pad", list(param.pad), 0)
     dilation = list(param.dilation) or [1]
-    return Window(kernel, stride, pad, (dilation[0], dilation[-1]))
+    return Sliding(kernel, stride, pad, (dilation[0], dilation[-1]))
 
 
-def _pooling(param: Any) -> Window:
+def _pooling(param: Any) -> Sliding:
     kernel = _pair(param, "kernel", [param.kernel_size], 0)
-    return Window(kernel, _pair(param, "stride", [param.stride], 1), _pair(param, "pad", [param.pad], 0))
+    return Sliding(kernel, _pair(param, "stride", [param.stride], 1), _pair(param, "pad", [param.pad], 0))
 
 
 def _pair(param: Any, name: str, values: list[int], default: int) -> tuple[int, int]:

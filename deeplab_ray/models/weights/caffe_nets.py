@@ -7,54 +7,73 @@ import torch
 from torch import Tensor, nn
 
 from deeplab_ray.errors import UserError
-from deeplab_ray.models.networks.deeplab_v2 import DeepLab
-from deeplab_ray.models.trunks.resnet import FrozenBatchNorm2d
+from deeplab_ray.models.configs import DeepLabV2Config
+from deeplab_ray.models.network import Network
+from deeplab_ray.models.norm import FrozenBatchNorm2d
 from deeplab_ray.models.weights import resnet as resnet_weights
 from deeplab_ray.models.weights import vgg as vgg_weights
-from deeplab_ray.models.weights.caffe_format import Layer, Window, parse
-from deeplab_ray.models.weights.mapping import Source, Wish, classifier_names
+from deeplab_ray.models.weights.caffe_format import CaffeNet, Layer, Sliding
+from deeplab_ray.models.weights.mapping import Source, Wish
 
 # The copies at ×0.5 and ×0.75 of MSC share the weights of the layer without this part of the name.
 _COPY = re.compile(r"_res0(?:5|75)(?=_|$)")
 # fc8_voc12_2 → fc8_2, fc1_cocostuff_c0 → fc1_c0: in the middle stands the data set.
 _CLASSIFIER = re.compile(r"^(fc8|fc1)_.+?(_\d|_c\d)?$")
 _IMAGENET_CLASSES = 1000
-_DENSE = Window((3, 3), (1, 1), (1, 1))
-_HALVING = Window((2, 2), (2, 2), (0, 0))
+_DENSE = Sliding((3, 3), (1, 1), (1, 1))
+_HALVING = Sliding((2, 2), (2, 2), (0, 0))
 
 
-def source(content: bytes, where: str, model: DeepLab) -> Source:
-    """What a .caffemodel has for this model.
+def vgg_source(net: CaffeNet, model: Network) -> Source:
+    """What a .caffemodel has for a network on VGG-16: DeepLab v2's, or ImageNet's.
 
-    Raises UserError where a stride, pad, dilation or epsilon in the file is not ours, and where MSC's copies of a
-    layer differ from it.
+    Raises UserError if a stride, pad or dilation in the file is not ours, and if MSC's copies of a layer differ from
+    it.
     """
-    layers = _shared(parse(content, where), where)
-    labels: dict[str, str] = {}
+    layers = _shared(net.layers, net.where)
+    tensors, labels = _named(layers, net.where)
+    classifier = tensors.get("fc8.weight")
+    if classifier is not None and classifier.shape[0] == _IMAGENET_CLASSES:
+        return _imagenet(layers, tensors, net.where, model)
+    modules = vgg_weights.caffe_modules(len(model.classifiers()))
+    _check_all(layers, _expected(model, modules), net.where)
+    return with_classifier(Source(net.where, tensors, _vgg_wishes(modules), labels=labels), model)
+
+
+def resnet_source(net: CaffeNet, model: Network) -> Source:
+    """What a .caffemodel has for DeepLab v2 on ResNet-101.
+
+    Raises UserError for another ResNet, if a stride, pad, dilation or epsilon in the file is not ours, and if MSC's
+    copies of a layer differ from it.
+    """
+    assert isinstance(model.config, DeepLabV2Config)
+    if model.config.backbone != "resnet101":
+        raise UserError(f"{net.where}: there is no Caffe net of {model.config.backbone}: take another --backbone")
+    layers = _shared(net.layers, net.where)
+    tensors, labels = _named(layers, net.where)
+    branches = len(model.classifiers())
+    _check_all(layers, _expected(model, resnet_weights.caffe_modules(branches)), net.where)
+    return with_classifier(Source(net.where, tensors, resnet_weights.caffe_wishes(branches), labels=labels), model)
+
+
+def _named(layers: Mapping[str, Layer], where: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The layers' tensors by name, and the file's own names of them."""
     tensors: dict[str, Tensor] = {}
+    labels: dict[str, str] = {}
     for layer in layers.values():
         for kind, value in _tensors(layer, where).items():
             name = f"{_canonical(layer.name)}.{kind}"
             tensors[name], labels[name] = value, f"{layer.name}.{kind}"
-    if model.config.backbone == "resnet18":
-        raise UserError(f"{where}: there is no Caffe net of ResNet-18: take another --backbone")
-    branches = len(classifier_names(model.state_dict())) // 2
-    if model.config.backbone == "vgg16":
-        classifier = tensors.get("fc8.weight")
-        if classifier is not None and classifier.shape[0] == _IMAGENET_CLASSES:
-            return _imagenet(layers, tensors, where, model)
-        modules = vgg_weights.caffe_modules(branches)
-        wishes = _vgg_wishes(modules)
-    else:
-        modules = resnet_weights.caffe_modules(branches)
-        wishes = resnet_weights.caffe_wishes(branches)
-    _check_all(layers, {layer: _window_and_epsilon(model, module) for layer, module in modules.items()}, where)
-    return with_classifier(Source(where, tensors, wishes, labels=labels), model)
+    return tensors, labels
 
 
-def with_classifier(source: Source, model: DeepLab) -> Source:
+def _expected(model: nn.Module, modules: Mapping[str, str]) -> dict[str, tuple[Sliding | None, float | None]]:
+    return {layer: _window_and_epsilon(model, module) for layer, module in modules.items()}
+
+
+def with_classifier(source: Source, model: Network) -> Source:
     """The source, but for its classifier where it has none or one for another number of classes."""
-    ours = [name for name in classifier_names(model.state_dict()) if name in source.wishes]
+    ours = [name for name in model.classifier_tensors() if name in source.wishes]
     theirs = [name for ours_ in ours for name in source.wishes[ours_].names if name in source.tensors]
     counts = {int(source.tensors[name].shape[0]) for name in theirs}
     if counts == {model.classes}:
@@ -125,9 +144,9 @@ def _vgg_wishes(modules: dict[str, str]) -> dict[str, Wish]:
     return wishes
 
 
-def _imagenet(layers: dict[str, Layer], tensors: dict[str, Tensor], where: str, model: DeepLab) -> Source:
+def _imagenet(layers: dict[str, Layer], tensors: dict[str, Tensor], where: str, model: Network) -> Source:
     """The image classifier: its own geometry is checked, then it goes torchvision's way."""
-    expected: dict[str, tuple[Window | None, float | None]] = {
+    expected: dict[str, tuple[Sliding | None, float | None]] = {
         layer: (_HALVING if layer.startswith("pool") else _DENSE, None) for layer in vgg_weights.CAFFE_LAYERS
     }
     _check_all(layers, expected, where)
@@ -139,14 +158,14 @@ def _imagenet(layers: dict[str, Layer], tensors: dict[str, Tensor], where: str, 
         state[theirs], labels[theirs] = value, name
         if layer == "fc8":
             unused[theirs] = "not used: ImageNet's classifier"
-    wishes = vgg_weights.imagenet_wishes(model, model.config.head, with_fc=True)
+    wishes = vgg_weights.imagenet_wishes(model, with_fc=True)
     first = "trunk.features.0.weight"
     wishes[first] = Wish(wishes[first].names, resnet_weights.swap_colours, resnet_weights.BGR)
-    left = dict.fromkeys(classifier_names(model.state_dict()), "the file's is ImageNet's")
+    left = dict.fromkeys(model.classifier_tensors(), "the file's is ImageNet's")
     return Source(where, state, wishes, left, unused, labels)
 
 
-def _window_and_epsilon(model: nn.Module, name: str) -> tuple[Window | None, float | None]:
+def _window_and_epsilon(model: nn.Module, name: str) -> tuple[Sliding | None, float | None]:
     def pair(value: int | tuple[int, ...]) -> tuple[int, int]:
         return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
@@ -154,12 +173,12 @@ def _window_and_epsilon(model: nn.Module, name: str) -> tuple[Window | None, flo
     if isinstance(module, (nn.Conv2d, nn.MaxPool2d)):
         assert not isinstance(module.padding, str)
         sizes = (module.kernel_size, module.stride, module.padding, module.dilation)
-        return Window(*(pair(size) for size in sizes)), None
-    assert isinstance(module, FrozenBatchNorm2d)
+        return Sliding(*(pair(size) for size in sizes)), None
+    assert isinstance(module, (FrozenBatchNorm2d, nn.BatchNorm2d))
     return None, float(module.eps)
 
 
-def _check_all(layers: dict[str, Layer], expected: dict[str, tuple[Window | None, float | None]], where: str) -> None:
+def _check_all(layers: dict[str, Layer], expected: dict[str, tuple[Sliding | None, float | None]], where: str) -> None:
     for layer in layers.values():
         name = _canonical(layer.name)
         if name not in expected:

@@ -4,6 +4,7 @@ Nothing of a file is ever run: `torch.load` reads it with `weights_only=True`, a
 replaced by one that does nothing.
 """
 
+import hashlib
 import io
 import re
 import tarfile
@@ -48,7 +49,7 @@ _OTHERS = {
 
 
 @dataclass(frozen=True)
-class StateDict:
+class Unwrapped:
     """A network's tensors as a file holds them."""
 
     tensors: dict[str, Tensor]
@@ -59,6 +60,8 @@ class StateDict:
     """Of the tensors that were of another type: from which."""
     ignored: dict[str, str] = field(default_factory=dict)
     """What else the file holds, with what it is."""
+    sha256: str = ""
+    """Of the file."""
 
     def complete(self, report: list[Line]) -> list[Line]:
         """A report on `tensors`, told by the file's own names, with conversions and with what the file holds beside."""
@@ -95,7 +98,7 @@ def read_file(location: Location) -> bytes:
         raise UserError(f"no weights at {location} ({type(error).__name__}): give the path of {kinds}") from None
 
 
-def read_state_dict(uri: str) -> StateDict:
+def read_state_dict(uri: str) -> Unwrapped:
     """The network's tensors in a file of PyTorch or safetensors at a local path or s3:// URI.
 
     Dicts around the state dict and prefixes before all names are taken off, half precision becomes float32.
@@ -111,7 +114,7 @@ def read_state_dict(uri: str) -> StateDict:
         raise _pickled(uri, classes)
     if found is None:
         raise UserError(f"{uri} holds no state dict (tensors by name): save model.state_dict()")
-    return _unwrapped(value, found, uri)
+    return replace(_unwrapped(value, found, uri), sha256=hashlib.sha256(content).hexdigest())
 
 
 def foreign(content: bytes) -> tuple[str, str] | None:
@@ -225,7 +228,7 @@ def _find(value: object, uri: str) -> tuple[str, ...] | None:
     return next(((key, *inside) for key, inside in others.items()), None)
 
 
-def _unwrapped(value: Any, path: tuple[str, ...], uri: str) -> StateDict:
+def _unwrapped(value: Any, path: tuple[str, ...], uri: str) -> Unwrapped:
     ignored: dict[str, str] = {}
     before = ""
     for key in path:
@@ -235,7 +238,7 @@ def _unwrapped(value: Any, path: tuple[str, ...], uri: str) -> StateDict:
     ignored |= {f"{before}{name}": "no tensor" for name in value if name not in tensors}
     short = _without_prefixes(list(tensors))
     floats = {short[name]: _to_float32(item, f"{uri}: {before}{name}") for name, item in tensors.items()}
-    return StateDict(
+    return Unwrapped(
         floats,
         {short[name]: f"{before}{name}" for name in tensors},
         {

@@ -1,12 +1,21 @@
 """How tensors of a file become those of a network: a table of wishes, filled, checked and reported."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from deeplab_ray.errors import UserError
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """Tensors by name, as a .pth file or a download holds them."""
+
+    where: str
+    """The file, for messages."""
+    tensors: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -49,25 +58,30 @@ class Source:
     hint: str = "give weights that fit this --backbone and --head"
 
 
-# Set by the input convention, unless the file has them.
+# Set by the options, unless the file has them.
 CONVENTION = ("mean", "scale")
+COUNTER = "num_batches_tracked"
+"""How many batches a batch norm has seen, which nothing here uses; it starts anew if a file lacks it."""
 
 
 @torch.no_grad()
 def fill(model: nn.Module, source: Source) -> list[Line]:
     """Put the source's tensors into the model; returns what became of every tensor.
 
-    Raises UserError for a tensor that is missing, has another shape, is not finite, or has no place.
+    The convention of the input and the counters of batch norms are taken where the file has them, and no file needs
+    them. Raises UserError for a tensor that is missing, has another shape, is not finite, or has no place.
     """
     own = model.state_dict()
     found = {
         ours: next((name for name in wish.names if name in source.tensors), None)
         for ours, wish in source.wishes.items()
     }
-    unclaimed = sorted(set(own) - set(source.wishes) - set(source.left) - set(CONVENTION))
-    missing = [source.wishes[ours].names[0] for ours, name in found.items() if name is None] + unclaimed
+    needed = {name for name in own if name not in CONVENTION and not name.endswith(COUNTER)}
+    unclaimed = sorted(needed - set(source.wishes) - set(source.left))
+    missing = [source.wishes[ours].names[0] for ours, name in found.items() if name is None and ours in needed]
+    missing += unclaimed
     used = set(found.values()) | set(source.unused)
-    unexpected = sorted(set(source.tensors) - used)
+    unexpected = sorted(name for name in source.tensors if name not in used and not name.endswith(COUNTER))
     if missing or unexpected:
         label = source.labels.get
         problem = (
@@ -82,7 +96,8 @@ def fill(model: nn.Module, source: Source) -> list[Line]:
     report = []
     for ours, wish in source.wishes.items():
         name = found[ours]
-        assert name is not None
+        if name is None:
+            continue
         told = source.labels.get(name, name)
         value, target = source.tensors[name], own[ours]
         try:
@@ -90,8 +105,9 @@ def fill(model: nn.Module, source: Source) -> list[Line]:
         except (RuntimeError, IndexError):
             raise UserError(f"{source.where}: {told} is {tuple(value.shape)}, which is no {wish.how}") from None
         if converted.shape != target.shape:
-            needed = f"this network needs {tuple(target.shape)}"
-            raise UserError(f"{source.where}: {told} is {tuple(converted.shape)}, {needed}")
+            raise UserError(
+                f"{source.where}: {told} is {tuple(converted.shape)}, this network needs {tuple(target.shape)}"
+            )
         if not target.is_meta:
             if not torch.isfinite(converted).all():
                 raise UserError(f"{source.where}: {told} holds numbers that are not finite: the file is broken")
@@ -100,11 +116,6 @@ def fill(model: nn.Module, source: Source) -> list[Line]:
     report += [Line(ours, "", f"left at initialisation: {reason}") for ours, reason in source.left.items()]
     report += [Line("", source.labels.get(name, name), reason) for name, reason in source.unused.items()]
     return report
-
-
-def classifier_names(names: Collection[str]) -> list[str]:
-    """Those of our tensors that belong to the last layer, which has one output a class."""
-    return [name for name in names if name.startswith("head.") and "classifier" in name]
 
 
 def format_report(report: list[Line]) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from deeplab_ray.models.trunks.resnet import RESNET101_BLOCKS
-from deeplab_ray.models.weights.mapping import Wish
+from deeplab_ray.models.trunks.resnet import BLOCKS
+from deeplab_ray.models.weights.mapping import COUNTER, Wish
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def _units() -> list[Unit]:
         ("conv3", "bn3", "branch2c", ("increase",)),
         ("downsample.0", "downsample.1", "branch1", ("shortcut", "proj")),
     )
-    for stage, blocks in enumerate(RESNET101_BLOCKS, 2):
+    for stage, blocks in enumerate(BLOCKS["resnet101"], 2):
         for index in range(blocks):
             # Stages of three blocks have a, b, c; longer ones a, b1, b2, …
             letter = "abc"[index] if blocks == 3 or index == 0 else f"b{index}"
@@ -56,11 +56,12 @@ UNITS = _units()
 
 def torchvision_wishes(model: nn.Module) -> dict[str, Wish]:
     """The trunk, from torchvision's classifier."""
-    return {name: Wish((name.removeprefix("trunk."),)) for name in model.state_dict() if name.startswith("trunk.")}
+    trunk = [name for name in model.state_dict() if name.startswith("trunk.") and not name.endswith(COUNTER)]
+    return {name: Wish((name.removeprefix("trunk."),)) for name in trunk}
 
 
 def caffe_modules(branches: int) -> dict[str, str]:
-    """Layers of the original DeepLab ResNet-101 nets → our modules; classifiers are called fc1_c (see `caffe.read`)."""
+    """Layers of the original DeepLab ResNet-101 nets → our modules; classifiers are called fc1_c (see `caffe_nets`)."""
     modules = {"pool1": "trunk.maxpool"}
     for unit in UNITS:
         convolution, norm, _ = unit.caffe
@@ -72,7 +73,7 @@ def caffe_modules(branches: int) -> dict[str, str]:
 
 
 def caffe_wishes(branches: int) -> dict[str, Wish]:
-    """From the original's layers, as `caffe.read` names their tensors."""
+    """From the original's layers, as `caffe_nets` names their tensors."""
     wishes = {}
     for unit in UNITS:
         convolution, norm, scale = unit.caffe

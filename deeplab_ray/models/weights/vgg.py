@@ -5,7 +5,7 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from deeplab_ray.config.recipe import FCN_HEADS, Head
+from deeplab_ray.models.configs import DeepLabV2Config
 from deeplab_ray.models.heads.branches import BRANCHES
 from deeplab_ray.models.weights.mapping import Wish
 
@@ -28,7 +28,7 @@ CAFFE_LAYERS = _caffe_layers()
 """Caffe's layers → torchvision's and ours: conv1_1 → features.0, …, pool5 → features.30."""
 
 
-def imagenet_wishes(model: nn.Module, head: Head, with_fc: bool) -> dict[str, Wish]:
+def imagenet_wishes(model: nn.Module, with_fc: bool) -> dict[str, Wish]:
     """The trunk, and `with_fc` also fc6 and fc7, from an ImageNet classifier under torchvision's names.
 
     fc6 and fc7 become FCN's convolutions as they are; for DeepLab they are subsampled to the head's kernels and
@@ -39,10 +39,10 @@ def imagenet_wishes(model: nn.Module, head: Head, with_fc: bool) -> dict[str, Wi
     if not with_fc:
         return wishes
     for layer, theirs in (("fc6", "classifier.0"), ("fc7", "classifier.3")):
-        if head in FCN_HEADS:
-            places = {f"head.{layer}": tuple(range(_FC6_SIDE))}
+        if isinstance(model.config, DeepLabV2Config):
+            places = {f"head.branches.{k}.{layer}": branch.taps for k, branch in enumerate(BRANCHES[model.config.head])}
         else:
-            places = {f"head.branches.{k}.{layer}": branch.taps for k, branch in enumerate(BRANCHES[head])}
+            places = {f"head.{layer}": tuple(range(_FC6_SIDE))}
         for place, taps in places.items():
             step = _FC_CHANNELS // own[f"{place}.bias"].shape[0]
             side, taps = (_FC6_SIDE, taps) if layer == "fc6" else (1, (0,))
@@ -79,7 +79,7 @@ def _describe(step: int, side: int, taps: tuple[int, ...]) -> str:
 
 
 def caffe_modules(branches: int) -> dict[str, str]:
-    """Layers of the original DeepLab VGG-16 nets → our modules; classifiers are called fc8 (see `caffe.read`).
+    """Layers of the original DeepLab VGG-16 nets → our modules; classifiers are called fc8 (see `caffe_nets`).
 
     Branches are numbered from 1; a net of one branch does without numbers.
     """

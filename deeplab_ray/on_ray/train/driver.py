@@ -14,21 +14,29 @@ import ray
 import ray.train
 import ray.train.torch
 
+from deeplab_ray import runs
 from deeplab_ray.cli import origin
-from deeplab_ray.config.recipe import NAMED_WEIGHTS, Config, to_json
+from deeplab_ray.config.io import to_json
+from deeplab_ray.config.network import NetworkConfig
+from deeplab_ray.config.recipe import Recipe
+from deeplab_ray.config.resources import TrainingResources
 from deeplab_ray.errors import JobError, UserError
-from deeplab_ray.models import build, checkpoint
-from deeplab_ray.models.networks.deeplab_v2 import resolve
+from deeplab_ray.models import checkpoint
+from deeplab_ray.models.weights.load import load
+from deeplab_ray.models.weights.start import is_file
 from deeplab_ray.on_ray.ingest import training_samples
 from deeplab_ray.on_ray.resources import check_workers_fit, gpus_per_worker
-from deeplab_ray.on_ray.train.plan import Job
+from deeplab_ray.on_ray.train.plan import RunPlan
+from deeplab_ray.on_ray.train.request import Request, check_request
+from deeplab_ray.on_ray.train.resume import check_same_run
 from deeplab_ray.on_ray.train.worker import train_worker
-from deeplab_ray.shards import Split, open_split
-from deeplab_ray.storage.location import check_access, check_folder, locate
+from deeplab_ray.runs import DataRecord, Provenance
+from deeplab_ray.shards import Split
+from deeplab_ray.storage.access import check_access
+from deeplab_ray.storage.location import Location, locate
 
 T = TypeVar("T")
 
-_CONFIG = "config.json"
 # On CPUs: by default glibc gives each large activation back to the kernel, and faults the next one in page by page.
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**31)}
 
@@ -43,71 +51,61 @@ class TrainingResult:
     loss: float
     """Mean loss over the last logged iterations."""
     miou: float | None
-    """Last validation mean IoU, in 0..1; None where validation is off."""
+    """Last validation mean IoU, in 0..1; None if validation is off."""
 
 
-def run(
-    config: Config,
-    data: str,
-    output: str,
-    resume: bool = False,
-    train_split: str = "train",
-    validation_split: str = "val",
-    callbacks: tuple[ray.train.UserCallback, ...] = (),
-) -> TrainingResult:
-    """Train on the prepared data at URI `data`, leave checkpoints under URI `output`.
+def run(request: Request, callbacks: tuple[ray.train.UserCallback, ...] = ()) -> TrainingResult:
+    """Train, and leave checkpoints in the output. Ray must be initialised.
 
-    Ray must be initialised. Raises UserError for data that does not fit the config, an output that already
-    holds a run (unless `resume`), a cluster that cannot hold the workers, and weights that do not load; JobError
-    where the workers failed more often than `max_failures` allows.
+    Raises UserError for a resumed run that would learn something else, for a cluster that cannot hold the workers, for
+    weights that do not load, and for a training that diverged; JobError if the workers failed more often than
+    `max_failures` allows.
     """
-    place = locate(output)
-    check_access(locate(data), place)
-    check_folder(place)
-    if place.is_root:
-        raise UserError(f"output {output!r} is a whole bucket or disk: name a folder in it, such as {output}/run-1")
-    train = open_fitting(data, train_split, config)
-    validation = open_fitting(data, validation_split, config) if config.runtime.validate_every else None
-    if checkpoint.is_one(place):
-        raise UserError(f"{output} is a checkpoint: give another --output, and --weights {output} to start from it")
-    exists = (place / checkpoint.SNAPSHOT).exists()
-    if exists and not resume:
-        raise UserError(f"{output} already holds a training run: pass --resume to go on, or another --output")
-    # A run that was stopped before its first checkpoint has left its config alone.
-    if resume and not (exists or (place / _CONFIG).exists()):
-        raise UserError(f"there is no run to resume at {output}: leave --resume out to start one")
-    newest = checkpoint.latest(place) if resume else None
+    recipe, resources, place = request.recipe, request.resources, request.output
+    provenance = Provenance(
+        recipe,
+        resources,
+        DataRecord.of(request.train),
+        DataRecord.of(request.validation) if request.validation else None,
+    )
+    newest = runs.latest(place) if request.resume else None
     if newest:
         meta = checkpoint.read_meta(newest)
-        check_same_run(config, meta.config, output)
-        if meta.iteration >= config.solver.iterations:
-            return _result(output, config)
-    check_workers_fit(config.runtime)
-    config = checked_weights(config, train)
-    (place / _CONFIG).write_bytes(to_json(config).encode())
+        for change in check_same_run(provenance, meta.run, place.uri):
+            print(f"going on with another schedule: it had {change}", flush=True)
+        if meta.iteration >= recipe.solver.iterations:
+            return _result(place, recipe)
+        # What was open when it began is settled.
+        network = dataclasses.replace(meta.recipe.network, weights=recipe.network.weights)
+        provenance = dataclasses.replace(provenance, weights_sha256=meta.run.weights_sha256)
+    check_workers_fit(resources)
+    if not newest:
+        network, digest = checked_weights(recipe.network, request.train)
+        provenance = dataclasses.replace(provenance, weights_sha256=digest)
+    provenance = dataclasses.replace(provenance, recipe=dataclasses.replace(recipe, network=network))
+    (place / runs.RUN).write_bytes(to_json(provenance).encode())
 
-    job = Job(config, train, validation, place)
-    runtime = config.runtime
-    gpus = gpus_per_worker(runtime)
+    plan = RunPlan(provenance, request.train, request.validation, place)
+    gpus = gpus_per_worker(resources)
     trainer = ray.train.torch.TorchTrainer(
         train_worker,
-        train_loop_config={"job": job},
+        train_loop_config={"plan": plan},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=runtime.workers,
+            num_workers=resources.workers,
             use_gpu=gpus > 0,
-            resources_per_worker={"CPU": runtime.cpus_per_worker, **({"GPU": gpus} if gpus else {})},
+            resources_per_worker={"CPU": resources.cpus_per_worker, **({"GPU": gpus} if gpus else {})},
         ),
         run_config=ray.train.RunConfig(
             name=place.name,
             storage_path=place.parent.path,
             storage_filesystem=place.filesystem if place.is_s3 else None,
-            failure_config=ray.train.FailureConfig(max_failures=runtime.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=runtime.keep_checkpoints),
+            failure_config=ray.train.FailureConfig(max_failures=resources.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=resources.keep_checkpoints),
             callbacks=list(callbacks),  # type: ignore[arg-type]
             worker_runtime_env={"env_vars": {} if gpus else _ALLOCATOR},
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
         ),
-        datasets={"train": _dataset_factory(job)},
+        datasets={"train": _dataset_factory(plan)},
         dataset_config=ray.train.DataConfig(
             execution_options=ray.data.ExecutionOptions(preserve_order=True), enable_shard_locality=False
         ),
@@ -116,45 +114,26 @@ def run(
         until_interrupted(trainer.fit)
     except ray.train.TrainingFailedError as error:
         raise JobError(f"the training stopped ({origin(error)}): fix the cause, then go on with --resume") from error
-    return _result(output, config)
+    return _result(place, recipe)
 
 
-def open_fitting(data: str, split_name: str, config: Config) -> Split:
-    """The prepared split; UserError where there is none, or of another dataset than the config's."""
-    split = open_split(data, split_name)
-    found = split.manifest.dataset
-    if found != config.model.dataset:
-        raise UserError(
-            f"{split.folder} was prepared from {found!r}, but the preset is for {config.model.dataset!r}: "
-            f"take a preset of {found}, or pass --dataset {found}"
-        )
-    return split
+def train(
+    recipe: Recipe,
+    resources: TrainingResources,
+    data: str,
+    output: str,
+    resume: bool = False,
+    callbacks: tuple[ray.train.UserCallback, ...] = (),
+) -> TrainingResult:
+    """`check_request` and `run` in one: train on the prepared data at URI `data`, leave checkpoints at URI `output`."""
+    return run(check_request(recipe, resources, data, output, resume), callbacks)
 
 
-def check_same_run(config: Config, started: Config, output: str) -> None:
-    """Raise UserError where a run that goes on would be given another network, other samples or another optimiser.
-
-    Its rate, number of iterations, workers and reports may change.
-    """
-    pairs = [
-        (name, getattr(config.model, name), getattr(started.model, name))
-        for name in (field.name for field in dataclasses.fields(config.model))
-        # Its own weights are what it goes on with.
-        if name != "weights" and getattr(config.model, name) != "auto"
-    ]
-    fixed = ("batch", "momentum", "nesterov", "weight_decay", "classifier_factor", "normalise", "class_balance")
-    pairs += [(name, getattr(config.solver, name), getattr(started.solver, name)) for name in fixed]
-    pairs.append(("seed", config.runtime.seed, started.runtime.seed))
-    for name, asked, has in pairs:
-        if asked != has:
-            raise UserError(f"the run at {output} has {name} {has}, not {asked}: go on with that, or start another one")
-
-
-def _result(output: str, config: Config) -> TrainingResult:
-    """What the run at `output` has left; UserError where it ended early, as its loss was no number any more."""
-    last = checkpoint.latest(locate(output))
+def _result(output: Location, recipe: Recipe) -> TrainingResult:
+    """What the run at `output` has left; UserError if it ended early, as its loss was no number any more."""
+    last = runs.latest(output)
     meta = checkpoint.read_meta(last) if last else None
-    if last is None or meta is None or meta.iteration < config.solver.iterations:
+    if last is None or meta is None or meta.iteration < recipe.solver.iterations:
         kept = f"; the last good checkpoint is {last}" if last else ""
         raise UserError(
             f"the training diverged: its loss is not finite any more{kept}: lower --learning-rate, start with --warmup"
@@ -188,25 +167,24 @@ def until_interrupted(fit: Callable[[], T]) -> T:
     return done.result()
 
 
-def checked_weights(config: Config, split: Split) -> Config:
-    """The config with an absolute path of its weights and the conventions that go with them, once they have been
-    loaded; UserError if they do not load."""
-    if config.model.weights not in NAMED_WEIGHTS:
+def checked_weights(config: NetworkConfig, split: Split) -> tuple[NetworkConfig, str | None]:
+    """The network's options with an absolute path of its weights and the conventions that go with them, once they have
+    been loaded, and the digest of their file; UserError if they do not load."""
+    if is_file(config.weights):
         # A worker's working directory is another.
-        weights = locate(config.model.weights)
-        check_access(weights)
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, weights=weights.uri))
-    if config.model.weights == "random":
-        return dataclasses.replace(config, model=resolve(config.model))
-    return dataclasses.replace(config, model=build(config.model, len(split.dataset.classes)).config)
+        weights = locate(config.weights)
+        check_access(read=[weights])
+        config = dataclasses.replace(config, weights=weights.uri)
+    loaded = load(config, len(split.classes), tuple(split.classes.names))
+    return loaded.network.config, loaded.sha256
 
 
-def _dataset_factory(job: Job) -> Callable[[], ray.data.Dataset]:
+def _dataset_factory(plan: RunPlan) -> Callable[[], ray.data.Dataset]:
     """Called by the Train controller at every start of the worker group, the first and those after a failure."""
 
     def make() -> ray.data.Dataset:
-        newest = checkpoint.latest(job.output)
+        newest = runs.latest(plan.output)
         start = checkpoint.read_meta(newest).iteration if newest else 0
-        return training_samples(job.train, job.config, start)
+        return training_samples(plan.train, plan.recipe, plan.resources.workers, start)
 
     return make

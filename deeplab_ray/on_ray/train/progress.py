@@ -9,14 +9,14 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from deeplab_ray.metrics import iou, mean_iou
-from deeplab_ray.on_ray.train.plan import Job
+from deeplab_ray.on_ray.train.plan import RunPlan
 
 
 class Progress:
     """Rank 0's diary: lines on stdout, TensorBoard events (kept under the output), the history."""
 
-    def __init__(self, job: Job, start: int, history: list[dict[str, float]]) -> None:
-        self.job, self.history = job, list(history)
+    def __init__(self, plan: RunPlan, start: int, history: list[dict[str, float]]) -> None:
+        self.plan, self.history = plan, list(history)
         self.folder = tempfile.TemporaryDirectory(prefix="deeplab-ray-tensorboard-")
         self.writer = SummaryWriter(self.folder.name)
         self.losses: list[torch.Tensor] = []
@@ -24,8 +24,8 @@ class Progress:
 
     def add(self, done: int, loss: torch.Tensor, rate: float) -> None:
         self.losses.append(loss)
-        solver, runtime = self.job.config.solver, self.job.config.runtime
-        if done % runtime.log_every and done != solver.iterations:
+        solver, resources = self.plan.recipe.solver, self.plan.resources
+        if done % resources.log_every and done != solver.iterations:
             return
         now = time.monotonic()
         seconds_each = (now - self.marked[1]) / (done - self.marked[0])
@@ -53,12 +53,12 @@ class Progress:
         if confusion is not None:
             self.history[-1]["miou"] = mean_iou(confusion)
             self.writer.add_scalar("validation/miou", mean_iou(confusion), done)
-            for name, value in zip(self.job.train.dataset.classes, iou(confusion), strict=True):
+            for name, value in zip(self.plan.train.classes.names, iou(confusion), strict=True):
                 self.writer.add_scalar(f"validation/iou {name}", float(value), done)
             print(f"iteration {done}: validation mIoU {100 * mean_iou(confusion):.2f} %", flush=True)
         self.writer.flush()
         for file in Path(self.folder.name).iterdir():
-            (self.job.output / "tensorboard" / file.name).write_bytes(file.read_bytes())
+            (self.plan.output / "tensorboard" / file.name).write_bytes(file.read_bytes())
         self.marked = (done, time.monotonic())
         return self.history[-1]
 

@@ -1,6 +1,6 @@
 """Search the learning rate, the batch size and the power of the poly policy: Ray Train nested under Ray Tune.
 
-Each trial is a driver that takes a sliver of a CPU and runs a whole DDP training (`training.trainer.run`) of its
+Each trial is a driver that takes a sliver of a CPU and runs a whole DDP training (`on_ray.train.driver.train`) of its
 own beside it. How many run at once is computed from what the cluster holds, because trials that wait for each
 other's CPUs would wait for ever.
 """
@@ -17,14 +17,15 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from deeplab_ray.cli import origin
-from deeplab_ray.config.recipe import Config, SearchConfig, to_json
+from deeplab_ray.config.io import to_json
+from deeplab_ray.config.resources import TrainingResources
+from deeplab_ray.config.search import SearchConfig
 from deeplab_ray.errors import JobError, UserError
 from deeplab_ray.on_ray.resources import CPUS_FOR_DATA, check_workers_fit, gpus_per_worker, workers_that_fit
 from deeplab_ray.on_ray.train import driver as trainer
-from deeplab_ray.storage.location import check_access, check_folder, locate
+from deeplab_ray.on_ray.tune.space import BEST, Request, at_point
 
 _DRIVER_CPUS = 0.1
-_BEST = "best.json"
 _TABLE = "trials.json"
 
 
@@ -42,70 +43,55 @@ class Trial:
     """Its last validation mean IoU, in 0..1."""
 
 
-def concurrent_trials(config: Config, search: SearchConfig) -> int:
+def concurrent_trials(resources: TrainingResources, search: SearchConfig) -> int:
     """How many trials may run at once; UserError, with the arithmetic, for a cluster too small.
 
     On a cluster that grows by itself (`autoscaling`), as many as asked for.
     """
-    check_workers_fit(config.runtime)
+    check_workers_fit(resources)
     wanted = min(search.concurrent or search.trials, search.trials)
-    if config.runtime.autoscaling:
+    if resources.autoscaling:
         return wanted
     fits = 0
     for number in range(1, wanted + 1):
-        if workers_that_fit(config.runtime, number) >= number * config.runtime.workers:
+        if workers_that_fit(resources, number) >= number * resources.workers:
             fits = number
     # The drivers' slivers come on top of the workers' CPUs.
-    each = config.runtime.workers * config.runtime.cpus_per_worker + CPUS_FOR_DATA + _DRIVER_CPUS
+    each = resources.workers * resources.cpus_per_worker + CPUS_FOR_DATA + _DRIVER_CPUS
     total = ray.cluster_resources().get("CPU", 0.0)
     fits = min(fits, int(total / each + 1e-6))
     if fits < (wanted if search.concurrent else 1):
-        gpus = gpus_per_worker(config.runtime)
-        on_gpus = f" and {config.runtime.workers} × {gpus:g} GPU" if gpus else ""
+        gpus = gpus_per_worker(resources)
+        on_gpus = f" and {resources.workers} × {gpus:g} GPU" if gpus else ""
         held = f" CPU and {ray.cluster_resources().get('GPU', 0):g} GPU" if gpus else ""
         raise UserError(
             f"the cluster cannot hold {wanted if search.concurrent else 1} trial(s) at once: each needs "
-            f"{config.runtime.workers} × {config.runtime.cpus_per_worker:g} CPU for workers + {CPUS_FOR_DATA:g} for "
+            f"{resources.workers} × {resources.cpus_per_worker:g} CPU for workers + {CPUS_FOR_DATA:g} for "
             f"data + {_DRIVER_CPUS:g} for its driver = {each:g} CPU{on_gpus}, and the cluster has {total:g}{held}: "
             "lower --workers, --cpus-per-worker or --concurrent, or add nodes"
         )
     return fits
 
 
-def check_space(config: Config, search: SearchConfig) -> None:
-    """Refuse, before anything runs, batches that the workers cannot share."""
-    for batch in search.batches:
-        _with(config, {"learning_rate": search.learning_rate_min, "batch": batch, "power": 1.0})
+def run(request: Request) -> tuple[list[Trial], str]:
+    """Run the search; returns the trials, best first, and the URI of best.json (a whole Recipe).
 
-
-def run(config: Config, search: SearchConfig, data: str, output: str) -> tuple[list[Trial], str]:
-    """Run the search; returns the trials, best first, and the URI of best.json (a whole Config).
-
-    Every trial trains on the split "train" of `data` and is judged on "val"; ASHA stops the worse ones early.
-    Ray must be initialised. Raises UserError for a search that the cluster cannot hold.
+    Every trial trains on the recipe's training split and is judged on its validation split; ASHA stops the worse ones
+    early. Ray must be initialised. Raises UserError for a search that the cluster cannot hold.
     """
-    place = locate(output)
-    check_access(locate(data), place)
-    check_folder(place)
-    check_space(config, search)
-    train, _ = (trainer.open_fitting(data, split, config) for split in ("train", "val"))
-    if (place / _BEST).exists():
-        raise UserError(f"{output} already holds a search: give another --output")
-    at_once = concurrent_trials(config, search)
-    config = trainer.checked_weights(config, train)
-    print(f"{search.trials} trials of {config.runtime.workers} workers, {at_once} at a time", flush=True)
-    every = max(1, config.solver.iterations // search.reports)
-    config = dataclasses.replace(
-        config, runtime=dataclasses.replace(config.runtime, validate_every=every, checkpoint_every=every)
-    )
-
-    # A driver's working directory is another.
-    source = locate(data).uri
+    recipe, resources, search, place = request.recipe, request.resources, request.search, request.output
+    at_once = concurrent_trials(resources, search)
+    network, _ = trainer.checked_weights(recipe.network, request.train)
+    recipe = dataclasses.replace(recipe, network=network)
+    print(f"{search.trials} trials of {resources.workers} workers, {at_once} at a time", flush=True)
+    every = max(1, recipe.solver.iterations // search.reports)
+    resources = dataclasses.replace(resources, validate_every=every, checkpoint_every=every)
+    source = request.data.uri
 
     def driver(point: dict[str, Any]) -> None:
         name = tune.get_context().get_trial_id()
-        result = trainer.run(
-            _with(config, point), source, f"{place.uri}/trials/{name}", callbacks=(TuneReportCallback(),)
+        result = trainer.train(
+            at_point(recipe, point), resources, source, f"{place.uri}/trials/{name}", callbacks=(TuneReportCallback(),)
         )
         # An inner run that was already finished has reported nothing to this driver.
         tune.report({"iteration": result.iterations, "miou": result.miou})
@@ -127,9 +113,9 @@ def run(config: Config, search: SearchConfig, data: str, output: str) -> tuple[l
             metric="miou",
             mode="max",
             num_samples=search.trials,
-            search_alg=BasicVariantGenerator(max_concurrent=at_once, random_state=config.runtime.seed),
+            search_alg=BasicVariantGenerator(max_concurrent=at_once, random_state=recipe.seed),
             scheduler=ASHAScheduler(
-                time_attr="iteration", grace_period=every, max_t=config.solver.iterations, reduction_factor=2
+                time_attr="iteration", grace_period=every, max_t=recipe.solver.iterations, reduction_factor=2
             ),
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
@@ -141,17 +127,10 @@ def run(config: Config, search: SearchConfig, data: str, output: str) -> tuple[l
         first = next(iter(results.errors), None)
         reason = f" ({origin(first)})" if first else ""
         raise JobError(f"no trial reported a score{reason}: try one alone with jobs/train.py") from first
-    best = _with(config, dataclasses.asdict(trials[0]))
+    best = at_point(recipe, dataclasses.asdict(trials[0]))
     (place / _TABLE).write_bytes(json.dumps([dataclasses.asdict(trial) for trial in trials], indent=2).encode())
-    (place / _BEST).write_bytes(to_json(best).encode())
-    return trials, (place / _BEST).uri
-
-
-def _with(config: Config, point: dict[str, Any]) -> Config:
-    solver = dataclasses.replace(
-        config.solver, learning_rate=point["learning_rate"], batch=point["batch"], power=point["power"]
-    )
-    return dataclasses.replace(config, solver=solver)
+    (place / BEST).write_bytes(to_json(best).encode())
+    return trials, (place / BEST).uri
 
 
 def _trial(point: dict[str, Any], metrics: dict[str, Any]) -> Trial | None:

@@ -1,5 +1,6 @@
 """.caffemodel files, written here in the wire format, give the outputs of their prototxt's layers."""
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -11,9 +12,9 @@ import wire
 from torch import Tensor
 from torch.nn import functional as F
 
-from deeplab_ray.config.recipe import ModelConfig
 from deeplab_ray.errors import UserError
-from deeplab_ray.models import DeepLab, build
+from deeplab_ray.models.configs import DeepLabV2Config
+from deeplab_ray.models.networks.deeplab_v2 import DeepLabV2
 from deeplab_ray.models.weights.load import load
 
 ResNet = tuple[dict[str, reference.Weights], list[tuple[Tensor, Tensor]]]
@@ -89,13 +90,16 @@ def resnet_file(resnet: ResNet, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return file
 
 
-def resnet_config(weights: Path, dataset: str = "voc12") -> ModelConfig:
-    return ModelConfig(dataset, "resnet101", "aspp-l", str(weights), msc=True)
+def resnet_config(weights: Path) -> DeepLabV2Config:
+    return DeepLabV2Config("resnet101", "aspp-l", msc=True, weights=str(weights))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_deeplabs_resnet101_msc(resnet: ResNet, resnet_file: Path) -> None:
-    model, report = load(resnet_config(resnet_file), CLASSES)
+    loaded = load(resnet_config(resnet_file), CLASSES)
+    model, report = loaded.network, loaded.report
+    assert loaded.sha256 == hashlib.sha256(resnet_file.read_bytes()).hexdigest()
     rgb = image(65, 97)
     close(model.eval()(rgb), reference.multiscale_scores(bgr(rgb), *resnet, corners=True))
 
@@ -108,8 +112,9 @@ def test_deeplabs_resnet101_msc(resnet: ResNet, resnet_file: Path) -> None:
     assert not any("left" in line.how for line in report)
 
     # For another number of classes everything is taken but the classifier.
-    other, report = load(resnet_config(resnet_file, "cityscapes"), 19)
-    left = {line.tensor for line in report if "left at initialisation" in line.how}
+    loaded = load(resnet_config(resnet_file), 19)
+    other = loaded.network
+    left = {line.tensor for line in loaded.report if "left at initialisation" in line.how}
     assert left == {f"head.classifiers.{k}.{kind}" for k in range(4) for kind in ("weight", "bias")}
     assert all(torch.equal(t, model.state_dict()[f"trunk.{name}"]) for name, t in other.trunk.state_dict().items())
 
@@ -160,7 +165,7 @@ def test_a_net_that_is_another_is_refused(
     file = tmp_path / "w.caffemodel"
     file.write_bytes(b"".join(layers.values()))
     with torch.device("meta"), pytest.raises(UserError, match=sentence) as refusal:
-        build(resnet_config(file), CLASSES)
+        load(resnet_config(file), CLASSES)
     assert "\n" not in str(refusal.value)
 
 
@@ -169,7 +174,7 @@ def test_files_that_are_no_caffemodel_are_refused(tmp_path: Path, content: bytes
     file = tmp_path / "w.caffemodel"
     file.write_bytes(content)
     with torch.device("meta"), pytest.raises(UserError, match=r"w\.caffemodel"):
-        build(resnet_config(file), CLASSES)
+        load(resnet_config(file), CLASSES)
 
 
 def test_arrays_cut_short_are_refused(tmp_path: Path) -> None:
@@ -177,12 +182,16 @@ def test_arrays_cut_short_are_refused(tmp_path: Path) -> None:
     short = wire.chunk(5, b"\0" * 8) + wire.chunk(7, wire.chunk(1, wire.varint(3)))
     file.write_bytes(wire.chunk(100, wire.chunk(1, b"conv1") + wire.chunk(2, b"Convolution") + wire.chunk(7, short)))
     with torch.device("meta"), pytest.raises(UserError, match=r"conv1 holds 8 bytes for an array of \[3\]"):
-        build(resnet_config(file), CLASSES)
+        load(resnet_config(file), CLASSES)
 
 
 # VGG-16
 
 VGG = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+
+
+def vgg_config(weights: Path) -> DeepLabV2Config:
+    return DeepLabV2Config("vgg16", "largefov", weights=str(weights))
 
 
 def vgg_numbers() -> dict[str, list[Tensor]]:
@@ -230,7 +239,7 @@ def test_deeplabs_vgg16_largefov(tmp_path: Path) -> None:
     file = tmp_path / "vgg.caffemodel"
     file.write_bytes(b"".join(layers))
 
-    model = build(ModelConfig("voc12", "vgg16", "largefov", str(file)), CLASSES).eval()
+    model = load(vgg_config(file), CLASSES).network.eval()
     rgb = image(33, 41)
     x = vgg_trunk(bgr(rgb), numbers)
     x = F.relu(F.conv2d(x, *numbers["fc6_1"], padding=12, dilation=12))
@@ -238,6 +247,7 @@ def test_deeplabs_vgg16_largefov(tmp_path: Path) -> None:
     close(model(rgb), F.conv2d(x, *numbers["fc8_voc12_1"]))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_imagenets_vgg16_in_the_old_format(tmp_path: Path) -> None:
     """fc6 is all zeros but for a few known taps, which have to come out where the subsampled kernel has them."""
@@ -261,7 +271,8 @@ def test_imagenets_vgg16_in_the_old_format(tmp_path: Path) -> None:
     file.write_bytes(b"".join(layers))
     del layers
 
-    model, report = load(ModelConfig("voc12", "vgg16", "largefov", str(file)), CLASSES)
+    loaded = load(vgg_config(file), CLASSES)
+    model, report = loaded.network, loaded.report
     rgb = image(17, 17)
     close(model.trunk(model.prepare(rgb)), vgg_trunk(bgr(rgb), numbers))
     branch = model.head.get_submodule("branches.0")
@@ -277,5 +288,5 @@ def test_imagenets_vgg16_in_the_old_format(tmp_path: Path) -> None:
     told = {line.tensor: line for line in report}
     assert told["head.branches.0.fc6.weight"].how == "every 4th channel; rows and columns 0, 3, 6 of 7×7"
     assert "left at initialisation" in told["head.branches.0.classifier.weight"].how
-    assert isinstance(model, DeepLab)
+    assert isinstance(model, DeepLabV2)
     assert model.config.input == "caffe"

@@ -19,9 +19,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from deeplab_ray.config.recipe import ModelConfig
 from deeplab_ray.errors import UserError
 from deeplab_ray.models import checkpoint
+from deeplab_ray.models.configs import DeepLabV2Config
 from deeplab_ray.models.weights.files import StateDict, read_state_dict
 from deeplab_ray.models.weights.load import load
 from deeplab_ray.storage.location import locate
@@ -243,9 +243,9 @@ def test_the_report_tells_the_file_s_own_names(tmp_path: Path, name: str) -> Non
     state = torchvision.models.resnet18(weights=None).half().state_dict()
     wrapped = {"state_dict": {f"module.{name}": value for name, value in state.items()}, "epoch": 3}
     (tmp_path / name).write_bytes(saved(wrapped))
-    model, report = load(ModelConfig("voc12", "resnet18", "largefov", weights=str(tmp_path / name)), 5)
-    assert torch.equal(model.trunk.get_parameter("conv1.weight"), state["conv1.weight"].float())
-    lines = {line.tensor or line.source: line for line in report}
+    loaded = load(DeepLabV2Config("resnet18", "largefov", weights=str(tmp_path / name)), 5)
+    assert torch.equal(loaded.network.trunk.get_parameter("conv1.weight"), state["conv1.weight"].float())
+    lines = {line.tensor or line.source: line for line in loaded.report}
     assert lines["trunk.conv1.weight"].source == "state_dict/module.conv1.weight"
     assert lines["trunk.conv1.weight"].how == "taken, converted from float16"
     assert lines["state_dict/module.fc.weight"].how == "not used: ImageNet's classifier"

@@ -11,18 +11,20 @@ import torch
 import torchvision
 from torch import nn
 
-from deeplab_ray.config.recipe import ModelConfig
 from deeplab_ray.errors import UserError
-from deeplab_ray.models import DeepLab, build
+from deeplab_ray.models.configs import DeepLabV2Config
 from deeplab_ray.models.heads.branches import BRANCHES
-from deeplab_ray.models.weights.load import _from_state
+from deeplab_ray.models.networks import create
+from deeplab_ray.models.networks.deeplab_v2 import DeepLabV2
+from deeplab_ray.models.weights.load import load
+from deeplab_ray.models.weights.mapping import StateDict
 from deeplab_ray.models.weights.vgg import decimate
 
 CLASSES = 5
 
 
-def config(backbone: str, **options: Any) -> ModelConfig:
-    return ModelConfig("voc12", backbone, "largefov", **options)  # type: ignore[arg-type]
+def config(backbone: str, **options: Any) -> DeepLabV2Config:
+    return DeepLabV2Config(backbone, "largefov", **options)
 
 
 def _resnet18(seed: int = 1) -> nn.Module:
@@ -43,7 +45,7 @@ def test_resnet_computes_densely_what_torchvisions_does_at_every_32nd_pixel(tmp_
     """The atrous conversion is exact: every fourth cell of the stride-8 output is one of the classifier's."""
     theirs = _resnet18()
     torch.save(theirs.state_dict(), tmp_path / "resnet18.pth")
-    ours = build(config("resnet18", weights=str(tmp_path / "resnet18.pth")), CLASSES)
+    ours = load(config("resnet18", weights=str(tmp_path / "resnet18.pth")), CLASSES).network
     theirs.avgpool = theirs.fc = nn.Identity()
     x = torch.randn(1, 3, 97, 129)
     expected = theirs(x).view(1, 512, 4, 5)
@@ -57,8 +59,8 @@ def test_resnet101_strides_and_dilates_as_its_weights_did() -> None:
     """torchvision's own dilated net, and the original's: stride in the first 1×1, one dilation throughout."""
     with torch.device("meta"):
         theirs = torchvision.models.resnet101(weights=None, replace_stride_with_dilation=[False, True, True])
-        ours = DeepLab(ModelConfig("voc12", "resnet101", "plain"), CLASSES).trunk
-        caffe = DeepLab(ModelConfig("voc12", "resnet101", "plain", strides="caffe"), CLASSES).trunk
+        ours = create(DeepLabV2Config("resnet101", "plain"), CLASSES).trunk
+        caffe = create(DeepLabV2Config("resnet101", "plain", strides="caffe"), CLASSES).trunk
     for name, module in ours.named_modules():
         if isinstance(module, nn.Conv2d):
             assert module.extra_repr() == theirs.get_submodule(name).extra_repr(), name
@@ -86,7 +88,7 @@ def _vgg16(classifier: float) -> tuple[nn.Sequential, dict[str, torch.Tensor]]:
 def test_vgg_computes_what_torchvisions_does() -> None:
     torch.manual_seed(0)
     features, state = _vgg16(0.25)
-    ours, report = _from_state(config("vgg16"), CLASSES, state, "vgg16.pth")
+    ours, report = DeepLabV2.pretrained(config("vgg16"), CLASSES, StateDict("vgg16.pth", state))
     for module in features[24:]:
         if isinstance(module, nn.Conv2d):
             module.dilation = module.padding = (2, 2)
@@ -107,7 +109,7 @@ def test_vgg_computes_what_torchvisions_does() -> None:
 
 def test_torchvisions_features_file_has_no_classifier_and_caffes_convention() -> None:
     _, state = _vgg16(float("nan"))
-    ours, report = _from_state(config("vgg16"), CLASSES, state, "vgg16_features.pth")
+    ours, report = DeepLabV2.pretrained(config("vgg16"), CLASSES, StateDict("vgg16_features.pth", state))
     assert ours.mean.tolist() == pytest.approx([255 * m for m in (0.48235, 0.45882, 0.40784)])
     assert ours.scale.tolist() == [1, 1, 1]
     assert all(torch.isfinite(p).all() for p in ours.parameters())
@@ -138,7 +140,7 @@ def test_real_vgg_trunk_loads() -> None:
     file = Path(os.environ.get("DEEPLAB_SHARED", "../shared")) / "weights" / "vgg16_features_hed.pth"
     if not file.exists():
         pytest.skip("the shared VGG-16 weights are not here")
-    model = build(config("vgg16", weights=str(file)), CLASSES)
+    model = load(config("vgg16", weights=str(file)), CLASSES).network
     assert model.mean.tolist() == pytest.approx([122.675, 116.669, 104.008])
     assert model.scale.tolist() == [1, 1, 1]
     first = "features.0.weight"
@@ -157,12 +159,22 @@ def test_real_vgg_trunk_loads() -> None:
     ],
 )
 def test_input_convention_goes_with_the_weights(backbone: str, weights: str, choice: str, caffe: bool) -> None:
-    model = DeepLab(config(backbone, weights=weights, input=choice), 2)
+    model = create(config(backbone, weights=weights, input=choice), 2)
     seen = model.prepare(torch.tensor([[[[124, 117, 105]]]], dtype=torch.uint8)).flatten().tolist()
     mean, scale = ((122.675, 116.669, 104.008), (1, 1, 1)) if caffe else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     colour = (124, 117, 105) if caffe else (124 / 255, 117 / 255, 105 / 255)
     assert seen == pytest.approx([(c - m) / s for c, m, s in zip(colour, mean, scale, strict=True)], abs=1e-4)
     assert {"mean", "scale"} <= set(model.state_dict())  # a checkpoint carries its convention
+
+
+@pytest.mark.parametrize("weights", ["random", "torchvision"])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_other_channels_than_colours_are_normalised_alike(weights: str, channels: int) -> None:
+    model = create(config("resnet18", weights=weights, channels=channels), 2)
+    seen = model.prepare(torch.full((1, 1, 1, channels), 120, dtype=torch.uint8))
+    assert model.mean.shape == model.scale.shape == (channels,)
+    mean, deviation = 255 * (0.485 + 0.456 + 0.406) / 3, 255 * (0.229 + 0.224 + 0.225) / 3
+    assert seen.flatten().tolist() == pytest.approx([(120 - mean) / deviation] * channels, abs=1e-4)
 
 
 @pytest.fixture
@@ -177,6 +189,7 @@ def trunk_state() -> dict[str, torch.Tensor]:
         ({"extra.weight": torch.zeros(1)}, r"holds extra\.weight, which this network lacks"),
         ({"conv1.weight": torch.zeros(64, 3, 3, 3)}, r"conv1\.weight is \(64, 3, 3, 3\), .* needs \(64, 3, 7, 7\)"),
         ({"bn1.bias": torch.full((64,), float("inf"))}, r"bn1\.bias holds numbers that are not finite"),
+        ({"conv1.weight": torch.zeros(64, 4, 7, 7)}, r"conv1\.weight is \(64, 4, 7, 7\), .* needs \(64, 3, 7, 7\)"),
         ({"conv1.weight": 3}, r"lacks conv1\.weight"),
     ],
 )
@@ -186,7 +199,7 @@ def test_tensors_that_do_not_fit_are_named(
     state = {name: value for name, value in (trunk_state | damage).items() if value is not None}
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(UserError, match=sentence) as refusal:
-        build(config("resnet18", weights=str(tmp_path / "w.pth")), CLASSES)
+        load(config("resnet18", weights=str(tmp_path / "w.pth")), CLASSES)
     assert "w.pth" in str(refusal.value)
 
 
@@ -196,7 +209,7 @@ def test_files_that_hold_no_weights_are_refused(tmp_path: Path, content: bytes |
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(UserError, match=r"w\.pth") as refusal:
-        build(config("resnet18", weights=str(file)), CLASSES)
+        load(config("resnet18", weights=str(file)), CLASSES)
     assert "\n" not in str(refusal.value)
 
 
@@ -210,6 +223,33 @@ def test_download_that_is_impossible_names_file_and_folder(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.urlopen", unreachable)
     with torch.device("meta"), pytest.raises(UserError, match=rf"{backbone}-\w+\.pth cannot be downloaded") as refusal:
-        build(config(backbone, weights="torchvision"), CLASSES)
+        load(config(backbone, weights="torchvision"), CLASSES)
     assert str(tmp_path / "hub" / "checkpoints") in str(refusal.value)
     assert "--weights FILE" in str(refusal.value)
+
+
+def test_downloads_that_do_not_exist_are_refused() -> None:
+    with torch.device("meta"), pytest.raises(UserError, match="torchvision has no IMAGENET1K_FEATURES of resnet18"):
+        load(config("resnet18", weights="torchvision-features"), CLASSES)
+
+
+def test_random_weights_come_from_no_file() -> None:
+    loaded = load(config("resnet18", weights="random"), CLASSES)
+    assert loaded.sha256 is None
+    assert {line.tensor for line in loaded.report} == set(loaded.network.state_dict())
+    assert all("random weights" in line.how for line in loaded.report)
+
+
+@torch.no_grad()
+def test_norms_that_train_start_from_the_pretrained_ones(tmp_path: Path) -> None:
+    """torchvision's file counts the batches that its norms saw; ours count their own."""
+    torch.save(_resnet18().state_dict(), tmp_path / "resnet18.pth")
+    weights = str(tmp_path / "resnet18.pth")
+    frozen, trained = (
+        load(config("resnet18", weights=weights, batch_norm=kind), CLASSES) for kind in ("frozen", "synchronised")
+    )
+    images = torch.randint(0, 256, (1, 33, 41, 3), dtype=torch.uint8)
+    features = [loaded.network.eval().trunk(loaded.network.prepare(images)) for loaded in (frozen, trained)]
+    torch.testing.assert_close(features[1], features[0])
+    state = trained.network.state_dict()
+    assert all(tensor == 0 for name, tensor in state.items() if name.endswith("num_batches_tracked"))

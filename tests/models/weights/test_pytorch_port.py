@@ -5,10 +5,13 @@ import resnet_reference as reference
 import torch
 from torch import Tensor
 
-from deeplab_ray.config.recipe import ModelConfig, TestConfig
+from deeplab_ray.config.scoring import ScoringConfig
 from deeplab_ray.errors import UserError
-from deeplab_ray.models import score_images, upsample_scores
-from deeplab_ray.models.weights.load import _from_state
+from deeplab_ray.models.configs import DeepLabV2Config
+from deeplab_ray.models.grid import CentreGrid
+from deeplab_ray.models.networks.deeplab_v2 import DeepLabV2
+from deeplab_ray.models.scoring import score_images
+from deeplab_ray.models.weights.mapping import StateDict
 
 CLASSES = reference.CLASSES
 State = dict[str, Tensor]
@@ -45,13 +48,13 @@ def numbers() -> Numbers:
     return reference.draw()
 
 
-CONFIG = ModelConfig("voc12", "resnet101", "aspp-l", "voc.pth", msc=True)
+CONFIG = DeepLabV2Config("resnet101", "aspp-l", msc=True, weights="voc.pth")
 
 
 @pytest.mark.parametrize("first_version", [False, True])
 @torch.no_grad()
 def test_outputs_are_those_of_its_architecture(numbers: Numbers, first_version: bool) -> None:
-    model, report = _from_state(CONFIG, CLASSES, state_dict(*numbers, first_version), "voc.pth")
+    model, report = DeepLabV2.pretrained(CONFIG, CLASSES, StateDict("voc.pth", state_dict(*numbers, first_version)))
     assert (model.config.input, model.config.strides, model.config.alignment) == ("caffe", "caffe", "centres")
     assert {line.tensor for line in report if line.source} == set(model.state_dict()) - {"mean", "scale"}
     model.eval()
@@ -61,13 +64,13 @@ def test_outputs_are_those_of_its_architecture(numbers: Numbers, first_version: 
         rgb = torch.randint(0, 256, (1, height, width, 3), dtype=torch.uint8, generator=generator)
         bgr = rgb.flip(3).permute(0, 3, 1, 2).float() - torch.tensor([104.008, 116.669, 122.675]).view(1, 3, 1, 1)
         theirs = reference.multiscale_scores(bgr, *numbers, corners=False)
-        ours, alignment = score_images(model, rgb, TestConfig())
-        assert alignment == "centres"
+        ours, grid = score_images(model, rgb, ScoringConfig())
+        assert grid == CentreGrid()
         spread = float(theirs.std())
         assert spread > 1e-2
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * spread)
         full = torch.nn.functional.interpolate(theirs, (height, width), mode="bilinear", align_corners=False)
-        torch.testing.assert_close(upsample_scores(ours, height, width, alignment), full, rtol=1e-3, atol=1e-3 * spread)
+        torch.testing.assert_close(grid.to_image(ours, height, width), full, rtol=1e-3, atol=1e-3 * spread)
 
 
 @pytest.mark.parametrize(
@@ -86,4 +89,11 @@ def test_tensors_that_are_missing_or_too_many_are_errors(
     if add:
         state[add] = torch.zeros(1)
     with torch.device("meta"), pytest.raises(UserError, match=sentence):
-        _from_state(CONFIG, CLASSES, state, "voc.pth")
+        DeepLabV2.pretrained(CONFIG, CLASSES, StateDict("voc.pth", state))
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "vgg16"])
+def test_another_backbone_is_refused(numbers: Numbers, backbone: str) -> None:
+    config = DeepLabV2Config(backbone, "largefov", weights="voc.pth")
+    with pytest.raises(UserError, match=r"voc\.pth is a ResNet-101 of deeplab-pytorch: take a preset with"):
+        DeepLabV2.pretrained(config, CLASSES, StateDict("voc.pth", state_dict(*numbers, False)))

@@ -1,7 +1,9 @@
 """Evaluation on a real cluster: what comes out equals what a plain loop without Ray computes."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,30 +11,27 @@ import tiny
 import torch
 
 from deeplab_ray import datasets
-from deeplab_ray.config.recipe import InferenceConfig, ModelConfig, TestConfig
+from deeplab_ray.config.resources import InferenceResources
+from deeplab_ray.config.scoring import ScoringConfig
 from deeplab_ray.crf import DenseCRF
-from deeplab_ray.datasets import decode_image
 from deeplab_ray.errors import UserError
+from deeplab_ray.images import decode_image, decode_label
 from deeplab_ray.metrics import mean_iou
-from deeplab_ray.models import DeepLab, score_images, upsample_scores
-from deeplab_ray.on_ray.infer.evaluate import (
-    coarse_grid,
-    evaluate,
-    format_crf_search,
-    publish_report,
-    search_crf,
-    spread,
-)
-from deeplab_ray.shards import open_split
+from deeplab_ray.models.checkpoint import load_model
+from deeplab_ray.models.scoring import score_images
+from deeplab_ray.on_ray.infer import pipeline
+from deeplab_ray.on_ray.infer.crf_search import coarse_grid, format_crf_search, search_crf, spread
+from deeplab_ray.on_ray.infer.evaluate import evaluate, publish_report
+from deeplab_ray.shards import Manifest, Split, open_split, write_shard
 from deeplab_ray.storage.location import locate
 
-CONFIG = tiny.config()
+RECIPE = tiny.recipe()
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A checkpoint of a network for scenes, whose random scores differ from place to place."""
-    return str(tiny.checkpoint(tmp_path_factory.mktemp("checkpoint"), CONFIG, datasets.get("scenes").classes))
+    return str(tiny.checkpoint(tmp_path_factory.mktemp("checkpoint"), RECIPE, datasets.get("scenes").classes))
 
 
 def count(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
@@ -44,19 +43,19 @@ def count(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray
 def directly(checkpoint: str, data: str) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
     """Confusion matrices of the split "val" before and after the CRF, and each image's mean IoU, without Ray."""
     split = open_split(data, "val")
-    classes = len(split.dataset.classes)
-    model = DeepLab(CONFIG.model, classes).eval()
-    model.load_state_dict(torch.load(Path(checkpoint) / "model.pt", weights_only=True))
+    classes = len(split.classes)
+    model = load_model(locate(checkpoint), RECIPE.network, classes)
     before, after, each = np.zeros((classes, classes), int), np.zeros((classes, classes), int), {}
     for sample in map(split.read, range(len(split))):
-        image, truth = decode_image(sample.image), split.dataset.decode_label(sample.label)
+        assert sample.label
+        image, truth = decode_image(sample.image), decode_label(sample.label)
         with torch.inference_mode():
             scores = model(torch.from_numpy(image.copy())[None])
-            probabilities = upsample_scores(scores, *truth.shape).softmax(1)[0].numpy()
+            probabilities = model.grid.to_image(scores, *truth.shape).softmax(1)[0].numpy()
         matrix = count(truth, probabilities.argmax(0), classes)
         each[sample.id] = mean_iou(matrix)
         before += matrix
-        after += count(truth, DenseCRF(CONFIG.crf).refine(image, probabilities).argmax(0), classes)
+        after += count(truth, DenseCRF(RECIPE.crf).refine(image, probabilities).argmax(0), classes)
     return before, after, each
 
 
@@ -77,7 +76,7 @@ def test_matrices_equal_a_plain_loop_and_the_report_lands_on_s3(prepared_scenes:
     assert result.confusion_crf is not None
     assert_nearly_equal(result.confusion_crf, after)
     assert np.abs(before - after).sum() > before.sum() / 100, "the CRF changed nothing: the test shows nothing"
-    assert (result.crf, result.checkpoint) == (CONFIG.crf, trained)
+    assert (result.crf, result.checkpoint) == (RECIPE.crf, trained)
 
     assert [row.id for row in result.worst] == sorted(each, key=lambda name: each[name])
     for row in result.worst:
@@ -88,7 +87,88 @@ def test_matrices_equal_a_plain_loop_and_the_report_lands_on_s3(prepared_scenes:
     assert f"{100 * result.miou:.1f}" in page
     assert f"{100 * mean_iou(result.confusion_crf):.1f}" in page
     assert all(row.id in page for row in result.worst)
-    assert locate("s3://tests/evaluation").files() == ["config.json", "report.html"]
+    assert locate("s3://tests/evaluation").files() == ["recipe.json", "report.html"]
+
+
+@pytest.mark.slow
+def test_the_driver_gets_labels_of_no_more_images_than_the_report_shows(
+    prepared_scenes: str, trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    came: list[set[str]] = []
+    iterate = pipeline.iterate_once
+
+    def spied(*arguments: Any) -> Iterator[pipeline.Row]:
+        for row in iterate(*arguments):
+            came.append(set(row))
+            yield row
+
+    monkeypatch.setattr(pipeline, "iterate_once", spied)
+    result = evaluate(trained, prepared_scenes, "val", gallery=2)
+    matrices = {"index", "id", "confusion", "confusion_crf"}
+    assert came == 5 * [matrices] + 2 * [matrices | {"network", "network_crf"}]
+    _, _, each = directly(trained, prepared_scenes)
+    assert [row.id for row in result.worst] == sorted(each, key=lambda name: each[name])[:2]
+    for row in result.worst:
+        assert row.crf is not None
+        truth, split = {}, open_split(prepared_scenes, "val")
+        for sample in map(split.read, range(len(split))):
+            truth[sample.id] = (decode_image(sample.image), decode_label(sample.label or b""))
+        np.testing.assert_array_equal(row.image, truth[row.id][0])
+        np.testing.assert_array_equal(row.truth, truth[row.id][1])
+        assert mean_iou(count(row.truth, row.network, 12)) == pytest.approx(row.miou)
+        assert mean_iou(count(row.truth, row.crf, 12)) == pytest.approx(row.miou_crf)
+
+
+def partly_labelled(prepared: str, folder: Path, without: tuple[int, ...]) -> Split:
+    """A copy of the scenes' split "val" in which some images have no label."""
+    split, place = open_split(prepared, "val"), locate(folder / "val")
+    rows = [dataclasses.asdict(split.read(index)) for index in range(len(split))]
+    for index in without:
+        rows[index]["label"] = None
+    pixels = np.zeros(12, int)
+    for label in (row["label"] for row in rows if row["label"]):
+        pixels += np.bincount(decode_label(label).ravel(), minlength=256)[:12]
+    written = write_shard(place / "shards-1", "00000.parquet", rows)
+    assert written
+    manifest = Manifest("scenes", "val", split.classes, pixels.tolist(), [written], [])
+    (place / "manifest.json").write_bytes(manifest.to_json().encode())
+    return open_split(str(folder), "val")
+
+
+@pytest.mark.slow
+def test_images_without_a_label_are_not_measured(prepared_scenes: str, trained: str, tmp_path: Path) -> None:
+    split = partly_labelled(prepared_scenes, tmp_path, without=(0, 3))
+    result = evaluate(trained, str(tmp_path), "val", crf=None)
+    assert result.images == 3
+    assert result.confusion.sum(axis=1).tolist() == split.manifest.pixels
+    assert sorted(row.id for row in result.worst) == sorted(split.read(index).id for index in (1, 2, 4))
+    assert search_crf(trained, str(tmp_path), "val", images=100).images == 3
+
+
+def test_a_split_without_a_labelled_pixel_is_refused_at_the_start(
+    prepared_scenes: str, trained: str, tmp_path: Path
+) -> None:
+    partly_labelled(prepared_scenes, tmp_path, without=(0, 1, 2, 3, 4))
+    with pytest.raises(UserError, match=r"/val has no labelled pixel \(images with a label: 0 of 5\)"):
+        evaluate(trained, str(tmp_path), "val")
+    with pytest.raises(UserError, match=r"/val has no labelled pixel"):
+        search_crf(trained, str(tmp_path), "val", images=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole_bytes", [2**20, 0], ids=["read whole", "read by range"])
+def test_a_flipped_byte_ends_an_evaluation_with_the_shards_name(
+    prepared_scenes: str, trained: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_bytes: int
+) -> None:
+    split = partly_labelled(prepared_scenes, tmp_path, without=())
+    file = Path(split.paths()[0])
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    monkeypatch.setattr(pipeline, "_WHOLE_BYTES", whole_bytes)
+    with pytest.raises(Exception, match=f"shard {file} is damaged") as caught:
+        evaluate(trained, str(tmp_path), "val", crf=None)
+    assert "UserError" in str(caught.value)
 
 
 @pytest.mark.slow
@@ -106,7 +186,7 @@ def test_without_the_crf_there_are_no_figures_of_it_and_bfloat16_is_another_arit
 
 
 def test_a_cluster_that_grows_must_be_told_whether_its_nodes_will_have_gpus(prepared_scenes: str, trained: str) -> None:
-    growing = InferenceConfig(autoscaling=True)
+    growing = InferenceResources(autoscaling=True)
     with pytest.raises(UserError, match=r"no GPU yet, .*: pass --gpus-per-predictor 1 to wait for them, or 0"):
         evaluate(trained, prepared_scenes, "val", resources=growing)
     with pytest.raises(UserError, match="pass --gpus-per-predictor 1"):
@@ -114,17 +194,16 @@ def test_a_cluster_that_grows_must_be_told_whether_its_nodes_will_have_gpus(prep
 
 
 @pytest.mark.parametrize(
-    ("dataset", "classes", "message"),
+    ("classes", "message"),
     [
-        ("voc12", datasets.get("voc12").classes, r"predicts 21 classes \(voc12\), but .* has 12 \(scenes\)"),
-        ("other", tuple("abcdefghijkl"), r"predicts other classes \(other\) than .* has \(scenes\)"),
+        (datasets.get("voc12").classes, r"predicts 21 classes, but .* has 12 \(scenes\)"),
+        (tuple("abcdefghijkl"), r"predicts other classes than .* has \(scenes\)"),
     ],
 )
 def test_a_checkpoint_for_other_classes_is_refused(
-    prepared_scenes: str, tmp_path: Path, dataset: str, classes: tuple[str, ...], message: str
+    prepared_scenes: str, tmp_path: Path, classes: tuple[str, ...], message: str
 ) -> None:
-    config = dataclasses.replace(CONFIG, model=ModelConfig(dataset, "resnet18", "largefov", weights="random"))
-    stranger = tiny.checkpoint(tmp_path, config, classes)
+    stranger = tiny.checkpoint(tmp_path, RECIPE, classes)
     with pytest.raises(UserError, match=message) as caught:
         evaluate(str(stranger), prepared_scenes, "val")
     assert "\n" not in str(caught.value)
@@ -134,19 +213,19 @@ def test_a_checkpoint_for_other_classes_is_refused(
 
 @pytest.mark.slow
 def test_scales_mirror_images_and_tiles_are_as_asked_for(prepared_scenes: str, trained: str) -> None:
-    options = TestConfig((1.0, 1.5), test_mirror=True, tile=49, tile_overlap=16)
-    result = evaluate(trained, prepared_scenes, "val", crf=None, test=options)
+    options = ScoringConfig((1.0, 1.5), test_mirror=True, tile=49, tile_overlap=16)
+    result = evaluate(trained, prepared_scenes, "val", crf=None, scoring=options)
     split = open_split(prepared_scenes, "val")
-    model = DeepLab(CONFIG.model, 12).eval()
-    model.load_state_dict(torch.load(Path(trained) / "model.pt", weights_only=True))
+    model = load_model(locate(trained), RECIPE.network, 12)
     expected = np.zeros((12, 12), int)
     for sample in map(split.read, range(len(split))):
-        truth = split.dataset.decode_label(sample.label)
+        assert sample.label
+        truth = decode_label(sample.label)
         with torch.inference_mode():
-            scores, where = score_images(model, torch.from_numpy(decode_image(sample.image).copy())[None], options)
-        expected += count(truth, upsample_scores(scores, *truth.shape, where)[0].argmax(0).numpy(), 12)
+            scores, grid = score_images(model, torch.from_numpy(decode_image(sample.image).copy())[None], options)
+        expected += count(truth, grid.to_image(scores, *truth.shape)[0].argmax(0).numpy(), 12)
     assert_nearly_equal(result.confusion, expected)
-    assert result.meta.config.test == options
+    assert result.recipe.scoring == options
 
 
 @pytest.mark.slow
@@ -155,14 +234,15 @@ def test_a_search_of_crf_parameters_finds_what_a_plain_loop_finds(prepared_scene
     assert search.images == 3
 
     split = open_split(prepared_scenes, "val")
-    model = DeepLab(CONFIG.model, 12).eval()
-    model.load_state_dict(torch.load(Path(trained) / "model.pt", weights_only=True))
-    grid = coarse_grid(CONFIG.crf)
+    model = load_model(locate(trained), RECIPE.network, 12)
+    grid = coarse_grid(RECIPE.crf)
     totals = {params: np.zeros((12, 12), int) for params in grid}
     for sample in map(split.read, [0, 1, 3]):
-        image, truth = decode_image(sample.image), split.dataset.decode_label(sample.label)
+        assert sample.label
+        image, truth = decode_image(sample.image), decode_label(sample.label)
         with torch.inference_mode():
-            probabilities = upsample_scores(model(torch.from_numpy(image.copy())[None]), *truth.shape).softmax(1)[0]
+            scores = model(torch.from_numpy(image.copy())[None])
+            probabilities = model.grid.to_image(scores, *truth.shape).softmax(1)[0]
         for params, total in totals.items():
             total += count(truth, DenseCRF(params).refine(image, probabilities.numpy()).argmax(0), 12)
     expected = {params: mean_iou(total) for params, total in totals.items()}
@@ -174,5 +254,6 @@ def test_a_search_of_crf_parameters_finds_what_a_plain_loop_finds(prepared_scene
 
 
 def test_images_of_a_search_are_spread_over_the_split() -> None:
-    assert spread(367, 3) == [0, 122, 244]
-    assert spread(5, 100) == [0, 1, 2, 3, 4]
+    assert spread(range(367), 3) == [0, 122, 244]
+    assert spread(range(5), 100) == [0, 1, 2, 3, 4]
+    assert spread([2, 3, 7, 9], 2) == [2, 7]

@@ -3,12 +3,14 @@
 import dataclasses
 import functools
 import io
+import json
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +23,23 @@ import torch
 from ray import cloudpickle
 from ray.util.state import list_actors
 
-from deeplab_ray import datasets
-from deeplab_ray.config.recipe import Config, from_json
-from deeplab_ray.datasets import decode_image
+from deeplab_ray import runs
+from deeplab_ray.config.io import from_json
 from deeplab_ray.errors import JobError, UserError
+from deeplab_ray.images import decode_image, decode_label
 from deeplab_ray.local.s3_server import EmbeddedS3
-from deeplab_ray.models import checkpoint, upsample_scores
+from deeplab_ray.models import checkpoint
 from deeplab_ray.models.networks.deeplab_v2 import resolve
+from deeplab_ray.on_ray.prepare import prepare
 from deeplab_ray.on_ray.train import driver as trainer
-from deeplab_ray.shards import Manifest, open_split
+from deeplab_ray.scenes import draw as scenes
+from deeplab_ray.shards import open_split
 from deeplab_ray.storage.location import locate
 
 pytestmark = pytest.mark.slow
 
 # Validation at the end only; five images over two workers do not divide evenly.
-CONFIG = tiny.config(workers=2, validate_every=6)
+RECIPE, RESOURCES = tiny.recipe(), tiny.resources(workers=2, validate_every=6)
 
 
 class KillWorker(ray.train.UserCallback):
@@ -71,8 +75,8 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 @pytest.fixture(scope="module")
 def reference(prepared_scenes: str) -> trainer.TrainingResult:
-    """An uninterrupted run of CONFIG."""
-    return trainer.run(CONFIG, prepared_scenes, "s3://tests/runs/reference")
+    """An uninterrupted run."""
+    return trainer.train(RECIPE, RESOURCES, prepared_scenes, "s3://tests/runs/reference")
 
 
 def weights(run: trainer.TrainingResult) -> dict[str, torch.Tensor]:
@@ -94,8 +98,8 @@ def losses(run: trainer.TrainingResult) -> Iterator[tuple[float, float]]:
 def test_two_workers_leave_the_weights_that_one_leaves_on_the_same_global_batch(
     prepared_scenes: str, reference: trainer.TrainingResult
 ) -> None:
-    alone = dataclasses.replace(CONFIG, runtime=dataclasses.replace(CONFIG.runtime, workers=1, validate_every=0))
-    single = trainer.run(alone, prepared_scenes, "s3://tests/runs/single")
+    alone = dataclasses.replace(RESOURCES, workers=1, validate_every=0)
+    single = trainer.train(RECIPE, alone, prepared_scenes, "s3://tests/runs/single")
     assert_same_weights(single, reference)
     assert list(losses(single)) == [(i, pytest.approx(loss, rel=1e-3)) for i, loss in losses(reference)]
     assert single.miou is None
@@ -109,7 +113,7 @@ def test_a_run_whose_worker_is_killed_goes_on_from_its_checkpoint_to_the_same_we
     prepared_scenes: str, reference: trainer.TrainingResult, tmp_path: Path
 ) -> None:
     killer = KillWorker(at=4, log=tmp_path / "reported")
-    result = trainer.run(CONFIG, prepared_scenes, "s3://tests/runs/killed", callbacks=(killer,))
+    result = trainer.train(RECIPE, RESOURCES, prepared_scenes, "s3://tests/runs/killed", callbacks=(killer,))
     # The last report may have been on its way when the worker died.
     assert killer.noted() in (["2", "4", "failed", "6"], ["2", "4", "6", "failed"])
     assert result.iterations == 6
@@ -126,19 +130,19 @@ def test_an_aborted_run_is_refused_without_resume_and_goes_on_with_it(
 ) -> None:
     output = "s3://tests/runs/aborted"
     with pytest.raises(UserError, match=f"there is no run to resume at {output}: leave --resume out"):
-        trainer.run(CONFIG, prepared_scenes, output, resume=True)
-    once = dataclasses.replace(CONFIG, runtime=dataclasses.replace(CONFIG.runtime, max_failures=0))
+        trainer.train(RECIPE, RESOURCES, prepared_scenes, output, resume=True)
+    once = dataclasses.replace(RESOURCES, max_failures=0)
     killer = KillWorker(at=2, log=tmp_path / "reported")
     with pytest.raises(JobError, match=r"^the training stopped \(\w+: .*\): fix the cause, then go on with --resume$"):
-        trainer.run(once, prepared_scenes, output, callbacks=(killer,))
+        trainer.train(RECIPE, once, prepared_scenes, output, callbacks=(killer,))
     assert killer.noted() in (["2", "failed"], ["2", "4", "failed"])
     with pytest.raises(UserError, match=f"{output} already holds a training run: pass --resume"):
-        trainer.run(CONFIG, prepared_scenes, output)
-    result = trainer.run(CONFIG, prepared_scenes, output, resume=True)
+        trainer.train(RECIPE, RESOURCES, prepared_scenes, output)
+    result = trainer.train(RECIPE, RESOURCES, prepared_scenes, output, resume=True)
     assert result.iterations == 6
     assert_same_weights(result, reference)
     assert list(losses(result)) == [(i, pytest.approx(loss, rel=1e-3)) for i, loss in losses(reference)]
-    again = trainer.run(CONFIG, prepared_scenes, output, resume=True)
+    again = trainer.train(RECIPE, RESOURCES, prepared_scenes, output, resume=True)
     assert again == result
 
     printed = "".join(capfd.readouterr())
@@ -147,37 +151,65 @@ def test_an_aborted_run_is_refused_without_resume_and_goes_on_with_it(
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "named"),
     [
-        ({"model": {"head": "aspp-s"}}, "has head largefov, not aspp-s"),
-        ({"solver": {"batch": 8}}, "has batch 4, not 8"),
-        ({"solver": {"classifier_factor": 1.0}}, r"has classifier_factor 10\.0, not 1\.0"),
-        ({"runtime": {"seed": 1}}, "has seed 0, not 1"),
+        ({"network": {"head": "aspp-s"}}, ["network.head largefov, not aspp-s"]),
+        ({"solver": {"batch": 8}}, ["solver.batch 4, not 8"]),
+        ({"solver": {"classifier_factor": 1.0}}, ["solver.classifier_factor 10.0, not 1.0"]),
+        ({"augment": {"crop": 41, "mirror": False}}, ["augment.crop 33, not 41", "augment.mirror True, not False"]),
+        ({"augment": {"scale_max": 2.0}}, ["augment.scale_max 1.5, not 2.0"]),
+        ({"scoring": {"test_mirror": True}}, ["scoring.test_mirror False, not True"]),
+        ({"seed": 1, "precision": "bfloat16"}, ["precision float32, not bfloat16", "seed 0, not 1"]),
+        ({"train_split": "val"}, ["train_split train, not val", "train data of digest"]),
     ],
 )
-def test_a_run_does_not_go_on_as_another_one(
-    prepared_scenes: str, reference: trainer.TrainingResult, changes: dict[str, dict[str, Any]], message: str
+def test_a_run_does_not_go_on_as_another_one_and_each_difference_is_named(
+    prepared_scenes: str, reference: trainer.TrainingResult, changes: dict[str, Any], named: list[str]
 ) -> None:
-    longer = dataclasses.replace(CONFIG, solver=dataclasses.replace(CONFIG.solver, iterations=8))
-    parts = {part: dataclasses.replace(getattr(longer, part), **fields) for part, fields in changes.items()}
+    longer = dataclasses.replace(RECIPE, solver=dataclasses.replace(RECIPE.solver, iterations=8))
+    parts = {
+        part: dataclasses.replace(getattr(longer, part), **value) if isinstance(value, dict) else value
+        for part, value in changes.items()
+    }
     output = locate("s3://tests/runs/reference")
-    before = (output / "config.json").read_bytes()
-    with pytest.raises(UserError, match=f"the run at {output} {message}: go on with that, or start another one"):
-        trainer.run(dataclasses.replace(longer, **parts), prepared_scenes, output.uri, resume=True)
-    assert (output / "config.json").read_bytes() == before
+    before = (output / "run.json").read_bytes()
+    with pytest.raises(UserError, match=f"the run at {output} has .*: go on with that, or start another") as refusal:
+        trainer.train(dataclasses.replace(longer, **parts), RESOURCES, prepared_scenes, output.uri, resume=True)
+    assert all(difference in str(refusal.value) for difference in named)
+    assert (output / "run.json").read_bytes() == before
+
+
+def test_a_run_does_not_go_on_with_other_data(
+    prepared_scenes: str, reference: trainer.TrainingResult, tmp_path: Path
+) -> None:
+    scenes.draw(locate(tmp_path / "scenes"), {"train": 12, "val": 5}, 48, 96, seed=1)
+    prepare("scenes", str(tmp_path / "scenes"), str(tmp_path / "data"))
+    longer = dataclasses.replace(RECIPE, solver=dataclasses.replace(RECIPE.solver, iterations=8))
+    with pytest.raises(UserError, match=r"has train data of digest \w+ .*; validation data of digest \w+ "):
+        trainer.train(longer, RESOURCES, str(tmp_path / "data"), "s3://tests/runs/reference", resume=True)
+
+
+def test_a_run_goes_on_with_another_schedule_and_other_resources_and_says_so(
+    prepared_scenes: str, reference: trainer.TrainingResult, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = locate("s3://tests/runs/prolonged")
+    for name in (files := locate("s3://tests/runs/reference")).files(recursive=True):
+        (output / name).write_bytes((files / name).read_bytes())
+    longer = dataclasses.replace(RECIPE, solver=dataclasses.replace(RECIPE.solver, iterations=8))
+    other = dataclasses.replace(RESOURCES, workers=1, log_every=1, validate_every=0)
+    result = trainer.train(longer, other, prepared_scenes, output.uri, resume=True)
+    assert result.iterations == 8
+    assert "going on with another schedule: it had solver.iterations 6, not 8" in capfd.readouterr().out
 
 
 def test_a_run_that_diverges_ends_with_a_mistake_and_keeps_no_broken_checkpoint(prepared_scenes: str) -> None:
-    steep = dataclasses.replace(
-        CONFIG,
-        solver=dataclasses.replace(CONFIG.solver, learning_rate=1e30),
-        runtime=dataclasses.replace(CONFIG.runtime, workers=1, validate_every=0),
-    )
+    steep = dataclasses.replace(RECIPE, solver=dataclasses.replace(RECIPE.solver, learning_rate=1e30))
+    alone = dataclasses.replace(RESOURCES, workers=1, validate_every=0)
     with pytest.raises(
         UserError, match=r"the training diverged: its loss is not finite any more.*lower --learning-rate"
     ):
-        trainer.run(steep, prepared_scenes, "s3://tests/runs/diverged")
-    assert checkpoint.latest(locate("s3://tests/runs/diverged")) is None
+        trainer.train(steep, alone, prepared_scenes, "s3://tests/runs/diverged")
+    assert runs.latest(locate("s3://tests/runs/diverged")) is None
 
 
 def test_an_output_that_is_a_checkpoint_itself_is_not_trained_into(
@@ -186,18 +218,7 @@ def test_an_output_that_is_a_checkpoint_itself_is_not_trained_into(
     with pytest.raises(
         UserError, match=f"is a checkpoint: give another --output, and --weights {reference.checkpoint}"
     ):
-        trainer.run(CONFIG, prepared_scenes, reference.checkpoint)
-
-
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_data_of_another_dataset_is_refused_before_anything_starts(tmp_path: Path, split: str) -> None:
-    for name, dataset in (("train", "scenes"), ("val", "scenes"), (split, "camvid")):
-        manifest = Manifest(dataset, name, list(datasets.get(dataset).classes), 0, [], [], [])
-        (locate(tmp_path) / name / "manifest.json").write_bytes(manifest.to_json().encode())
-    with pytest.raises(
-        UserError, match=f"{tmp_path}/{split} was prepared from 'camvid', but the preset is for 'scenes'"
-    ):
-        trainer.run(CONFIG, str(tmp_path), str(tmp_path / "run"))
+        trainer.train(RECIPE, RESOURCES, prepared_scenes, reference.checkpoint)
 
 
 @pytest.fixture
@@ -219,14 +240,17 @@ def test_ctrl_c_leaves_what_ray_would_finish() -> None:
 
 
 def test_validation_counts_every_image_once(prepared_scenes: str, reference: trainer.TrainingResult) -> None:
-    model, meta = checkpoint.load_model(locate(reference.checkpoint))
+    place = locate(reference.checkpoint)
+    meta = checkpoint.read_meta(place)
+    model = checkpoint.load_model(place, meta.recipe.network, len(meta.classes))
     split = open_split(prepared_scenes, "val")
     confusion = np.zeros((len(meta.classes), len(meta.classes)))
     for sample in map(split.read, range(len(split))):
-        truth = split.dataset.decode_label(sample.label)
+        assert sample.label
+        truth = decode_label(sample.label)
         with torch.inference_mode():
             scores = model(torch.from_numpy(decode_image(sample.image).copy())[None])
-        prediction = upsample_scores(scores, *truth.shape)[0].argmax(0).numpy()
+        prediction = model.grid.to_image(scores, *truth.shape)[0].argmax(0).numpy()
         np.add.at(confusion, (truth[truth != 255], prediction[truth != 255]), 1)
     union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
     expected = (confusion.diagonal()[union > 0] / union[union > 0]).mean()
@@ -239,9 +263,17 @@ def test_an_output_holds_the_config_and_tensorboard_events_and_no_secret(
     reference: trainer.TrainingResult, s3: EmbeddedS3
 ) -> None:
     output = locate("s3://tests/runs/reference")
+    run = from_json((output / "run.json").read_bytes().decode(), runs.Provenance)
     # With the conventions that go with the weights.
-    expected = dataclasses.replace(CONFIG, model=resolve(CONFIG.model))
-    assert from_json((output / "config.json").read_bytes().decode(), Config) == expected
+    assert run.recipe == dataclasses.replace(RECIPE, network=resolve(RECIPE.network))
+    assert run.resources == RESOURCES
+    assert run.train
+    assert run.validation
+    assert (run.train.reader, run.train.split, run.train.images) == ("scenes", "train", 12)
+    manifest = json.loads(locate("s3://tests/scenes/val/manifest.json").read_bytes())
+    assert run.validation.digest == manifest["digest"]
+    assert f"torch=={metadata.version('torch')}" in run.software.packages
+    assert checkpoint.read_meta(locate(reference.checkpoint)).run == run
     files = output.files(recursive=True)
     events = [name for name in files if name.startswith("tensorboard/events.out.tfevents.")]
     assert len(events) == 1

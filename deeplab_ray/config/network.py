@@ -1,0 +1,61 @@
+"""What every network is told, whichever it is."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from deeplab_ray.checks import check_types, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Options of a network. Every network has a subclass of its own, with its own options (see `models.network`).
+
+    In JSON an object with the network's `name` beside its options; on the command line a flag for each option.
+    """
+
+    name: ClassVar[str] = ""
+    """What recipes call the network."""
+    built_by: ClassVar[Any] = None
+    """The network's class; `models.network.register` sets it."""
+    step: ClassVar[int] = 1
+    """Sides of crops and tiles are ≡ `remainder` (mod `step`), in pixels."""
+    remainder: ClassVar[int] = 0
+
+    weights: str = "random"
+    """Start: "random", or a path or s3:// URI of a file of weights or of a checkpoint."""
+    channels: int = 3
+    """Channels of an image; pretrained weights are for 3 (red, green, blue)."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self.channels >= 1, f"channels {self.channels} must be at least 1; a colour image has 3")
+
+    @classmethod
+    def kinds(cls) -> dict[str, type["NetworkConfig"]]:
+        """Every network that is known in this process, by name."""
+        found: dict[str, type[NetworkConfig]] = {}
+        for kind in cls.__subclasses__():
+            found |= {kind.name: kind, **kind.kinds()} if kind.name else kind.kinds()
+        return found
+
+    def nearest_side(self, pixels: float) -> int:
+        """The side that fits this network's grid and is nearest to so many pixels, at least 17 where any fits."""
+        side = self.remainder + self.step * round((pixels - self.remainder) / self.step)
+        return max(side, self.remainder + self.step * math.ceil((17 - self.remainder) / self.step))
+
+    def check_side(self, what: str, pixels: int) -> None:
+        """Raise UserError where a square of so many pixels does not fit this network's grid."""
+        fits = pixels >= 17 and pixels % self.step == self.remainder
+        smallest = self.nearest_side(17)
+        lower = max(smallest, pixels - (pixels - self.remainder) % self.step)
+        grid = f"stride-{self.step} grid" if self.step > 1 else "network"
+        sizes = f" ≡ {self.remainder} (mod {self.step})" if self.step > 1 else " of at least 17 pixels"
+        require(
+            fits,
+            f"{what} {pixels} does not fit the {grid}: take a size{sizes}, such as {lower} or {lower + self.step}",
+        )
+
+    def shares_classifier(self, other: "NetworkConfig") -> bool:
+        """Whether the last layers of a network trained as `other` serve this one, if the classes are the same."""
+        return type(self) is type(other)

@@ -1,0 +1,64 @@
+"""What a run that goes on may change, and what it may not."""
+
+from typing import Any
+
+from deeplab_ray.config.io import as_dict
+from deeplab_ray.errors import UserError
+from deeplab_ray.runs import DataRecord, Provenance
+
+_SCHEDULE = {
+    f"solver.{name}"
+    for name in ("learning_rate", "policy", "power", "step_every", "step_factor", "warmup", "iterations")
+}
+"""What a user may change on the way, knowing that it changes the result: a run is told to learn longer or slower."""
+_LATER = {f"crf.{name}" for name in ("w1", "sigma_alpha", "sigma_beta", "w2", "sigma_gamma", "iterations")}
+"""What a training does not use."""
+
+
+def check_same_run(asked: Provenance, started: Provenance, output: str) -> list[str]:
+    """Raise UserError, naming every difference, if a run that goes on would learn something else than it began to.
+
+    The schedule may change: the differences in it are returned, as sentences for the user. Resources may change, and
+    say nothing.
+    """
+    theirs, ours = _flat(as_dict(started.recipe)), _flat(as_dict(asked.recipe))
+    changed: list[str] = []
+    refused: list[str] = []
+    for name in sorted(ours.keys() | theirs.keys()):
+        before, now = theirs.get(name), ours.get(name)
+        # Its own weights are what it goes on with; what is open is as they say.
+        if before == now or name in _LATER or name == "network.weights" or (name.startswith("network.") and _open(now)):
+            continue
+        (changed if name in _SCHEDULE else refused).append(f"{name} {_text(before)}, not {_text(now)}")
+    for what in ("train", "validation"):
+        refused += _data(what, getattr(asked, what), getattr(started, what))
+    if refused:
+        raise UserError(
+            f"the run at {output} has {'; '.join(refused)}: go on with that, or start another run with another --output"
+        )
+    return changed
+
+
+def _open(value: Any) -> bool:
+    return value == "auto" or value is None
+
+
+def _data(what: str, asked: DataRecord | None, started: DataRecord | None) -> list[str]:
+    if asked is None or started is None or asked.digest == started.digest:
+        return []
+    return [
+        f"{what} data of digest {started.digest[:12]} ({started.uri}, {started.images} images), not "
+        f"{asked.digest[:12]} ({asked.uri}, {asked.images} images)"
+    ]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"solver": {"batch": 4}} → {"solver.batch": 4}."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _text(value: Any) -> str:
+    return "nothing" if value is None else str(list(value) if isinstance(value, tuple) else value)
