@@ -38,7 +38,7 @@ def main() -> dict[str, Any]:
     counts = {"train": args.train, "val": args.val}
     if min(counts.values()) < 0 or not any(counts.values()):
         raise UserError(
-            f"cannot draw {args.train} and {args.val} scenes: --train and --val must be 0 or more, one above"
+            f"cannot draw {args.train} and {args.val} scenes: give --train and --val of 0 or more, not both 0"
         )
     output = locate(args.output)
     check_access(write=[output])

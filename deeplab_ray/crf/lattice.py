@@ -128,7 +128,7 @@ class HashBuffers:
         self.site_of, self.sizes = np.empty(size, np.int32), np.empty(size, np.int32)
 
     def grow(self, table: NDArray[np.int64]) -> None:
-        """Take the bigger table, and room for as many vertices as it has slots."""
+        """Take the bigger table, and make room for half as many vertices as it has slots."""
         self.table = table
         for name in ("keys", "mass", "site_of", "sizes"):
             old = getattr(self, name)

@@ -166,7 +166,7 @@ def locate(
 
 @numba.njit(nogil=True, cache=True)
 def renumber(site_of: Any, sizes: Any, keys: Any, mass: Any, renumbered: Any, offsets: Any) -> Any:
-    """Number vertices by site, in the order of first touch; return S + 1 bounds, where each site's vertices begin."""
+    """Renumber vertices by site, in the order of first touch; return S + 1 bounds: where each site's vertices begin."""
     if len(sizes) == 0:
         for v in range(len(site_of)):
             renumbered[v] = v

@@ -9,6 +9,7 @@ _I32 = ir.IntType(32)
 
 
 def constant(like: Any, value: float) -> Any:
+    """Return a constant of the type of the vector `like`, with `value` in all lanes."""
     return ir.Constant(like.type, [value] * like.type.count)
 
 

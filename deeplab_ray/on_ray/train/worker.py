@@ -35,6 +35,7 @@ _CALIBRATION_CROPS = 16
 
 
 def train_worker(loop_config: dict[str, Any]) -> None:
+    """Run the training loop of one DDP worker; `loop_config["plan"]` is the `RunPlan`."""
     # Ray Train logs a line for each report, on a logger that its own log level does not reach.
     logging.getLogger().setLevel(logging.WARNING)
     plan: RunPlan = loop_config["plan"]
