@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import re
 import sys
 import unicodedata
 
@@ -23,6 +24,7 @@ _SPELLINGS = {
     "’": "'",
     "“": '"',
     "”": '"',
+    "²": "^2",
     "ß": "ss",
     "·": "*",
     "•": "*",
@@ -31,7 +33,7 @@ _SPELLINGS = {
     "─": "-",
     **dict.fromkeys("╭╮╰╯├┤┬┴┼", "+"),
 }
-_GREEK = "GREEK SMALL LETTER "
+_GREEK = re.compile("GREEK (SMALL|CAPITAL) LETTER ([A-Z]+)")
 
 
 def print_on_any_terminal() -> None:
@@ -56,9 +58,8 @@ def _spelling(character: str) -> str:
     """Return ASCII that reads like the character."""
     if character in _SPELLINGS:
         return _SPELLINGS[character]
-    name = unicodedata.name(character, "")
-    if name.startswith(_GREEK):
-        return name.removeprefix(_GREEK).lower()
+    if greek := _GREEK.fullmatch(unicodedata.name(character, "")):
+        return greek[2].lower() if greek[1] == "SMALL" else greek[2].title()
     parts = unicodedata.normalize("NFKD", character)
     known = "".join(part if part.isascii() else _SPELLINGS.get(part, "") for part in parts)
     return known or "?"

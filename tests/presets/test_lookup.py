@@ -89,7 +89,7 @@ def test_help_needs_no_preset(flag: str) -> None:
 def test_a_preset_on_other_data_than_its_own_is_told() -> None:
     own = lookup.start(["camvid-vgg16-largefov"])
     assert own.note("camvid") == ""
-    assert own.note("folder") == "note: camvid-vgg16-largefov is meant for camvid; these data are folder's"
+    assert own.note("folder") == "note: camvid-vgg16-largefov was published for camvid; these data are of folder"
     absent = lookup.Start(next(p for p in lookup.PRESETS if not p.is_available), RECIPE, TrainingResources(), [])
     assert "cannot read" in absent.note("folder")
     assert lookup.Start(None, RECIPE, TrainingResources(), []).note("camvid") == ""
@@ -101,9 +101,9 @@ def test_files_that_hold_no_recipe_are_refused(tmp_path: Path) -> None:
     other.write_text(json.dumps({"loss": 1.0}), encoding="utf-8")
     text.write_text("notes", encoding="utf-8")
     for path, sentence in (
-        (tmp_path / "missing.json", r"no recipe can be read at .*missing\.json"),
-        (tmp_path, "no recipe can be read at"),
-        (binary, r"no recipe can be read at .*picture\.png"),
+        (tmp_path / "missing.json", r"no recipe can be read from .*missing\.json"),
+        (tmp_path, "no recipe can be read from"),
+        (binary, r"no recipe can be read from .*picture\.png"),
         (other, r"other\.json: unknown field 'loss'"),
         (text, r"notes\.txt is not JSON .*: give the run\.json or best\.json of a run"),
     ):
