@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from deeplab_ray.errors import UserError
 from deeplab_ray.models import checkpoint
 from deeplab_ray.models.configs import DeepLabV2Config
-from deeplab_ray.models.weights.files import StateDict, read_state_dict
+from deeplab_ray.models.weights.files import Unwrapped, read_state_dict
 from deeplab_ray.models.weights.load import load
 from deeplab_ray.storage.location import locate
 
@@ -40,7 +40,7 @@ def saved(content: object, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def read(tmp_path: Path, content: object, name: str = "weights.pth") -> StateDict:
+def read(tmp_path: Path, content: object, name: str = "weights.pth") -> Unwrapped:
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else saved(content))
     return read_state_dict(str(tmp_path / name))
 
