@@ -90,9 +90,15 @@ def test_a_preset_on_other_data_than_its_own_is_told() -> None:
     own = lookup.start(["camvid-vgg16-largefov"])
     assert own.note("camvid") == ""
     assert own.note("folder") == "note: camvid-vgg16-largefov was published for camvid; these data are of folder"
-    absent = lookup.Start(next(p for p in lookup.PRESETS if not p.is_available), RECIPE, TrainingResources(), [])
-    assert "cannot read" in absent.note("folder")
     assert lookup.Start(None, RECIPE, TrainingResources(), []).note("camvid") == ""
+
+
+def test_a_preset_whose_dataset_cannot_be_read_warns() -> None:
+    for preset in lookup.PRESETS:
+        warning = lookup.start([preset.name]).warning
+        assert warning.startswith(f"note: {preset.name}: ") != preset.is_available
+        assert bool(warning) != preset.is_available
+    assert lookup.Start(None, RECIPE, TrainingResources(), []).warning == ""
 
 
 def test_files_that_hold_no_recipe_are_refused(tmp_path: Path) -> None:
