@@ -87,7 +87,7 @@ class Provenance:
     weights_sha256: str | None = None
     """Digest of the file of weights that it started from (`recipe.network.weights`); None for random weights and
     downloads."""
-    software: Software = field(default_factory=Software.here)
+    software: Software | None = None
 
 
 def is_checkpoint(location: Location) -> bool:

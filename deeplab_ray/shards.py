@@ -97,9 +97,11 @@ class Manifest:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) over the shards' digests and row counts, in order: equal where the samples are the same."""
+        """SHA-256 (hex) over the class table and, in order, the shards' digests and row counts: equal if the same bytes
+        lie in the same shards and mean the same."""
+        table = json.dumps(self.classes.to_json(), sort_keys=True)
         lines = (f"{shard.sha256} {shard.rows}\n" for shard in self.shards)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return hashlib.sha256("".join([table, *lines]).encode()).hexdigest()
 
     def to_json(self) -> str:
         fields = {
@@ -324,4 +326,20 @@ def require_labels(split: Split) -> None:
         raise UserError(
             f"{split.folder} has no labelled pixel (images with a label: {split.manifest.labelled} of {len(split)}): "
             "take a split whose labels are public, or prepare it again with its labels"
+        )
+
+
+def check_pair(train: Split, validation: Split | None, channels: int) -> None:
+    """Raise UserError unless a network for images of `channels` can be trained on one split and validated on the other:
+    both have labelled pixels and the same classes, and images are of three colours."""
+    if channels != 3:
+        raise UserError(f"channels {channels}: the images of a prepared set have 3: leave out --channels")
+    require_labels(train)
+    if validation is None:
+        return
+    require_labels(validation)
+    if train.classes.names != validation.classes.names:
+        raise UserError(
+            f"{train.folder} and {validation.folder} have other classes ({', '.join(train.classes.names)}; "
+            f"{', '.join(validation.classes.names)}): prepare both from one dataset"
         )

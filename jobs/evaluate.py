@@ -21,6 +21,8 @@ from deeplab_ray.crf.params import CRFParams
 from deeplab_ray.errors import UserError
 from deeplab_ray.on_ray import session
 from deeplab_ray.on_ray.infer.checks import check_inputs
+from deeplab_ray.storage.access import check_access
+from deeplab_ray.storage.location import locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,8 @@ def _crf(choice: str) -> CRFParams | Literal["checkpoint"] | None:
 
 def main() -> dict[str, Any]:
     named = value_of("--checkpoint", sys.argv[1:])
+    if named:
+        check_access(read=[locate(named)])
     scoring = runs.read_scoring(runs.find(named)) if named else ScoringConfig()
     args = cli.parse(
         Args,

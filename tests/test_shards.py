@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import tiny
 
 from deeplab_ray.errors import UserError
 from deeplab_ray.labels import ClassTable
@@ -22,6 +23,7 @@ from deeplab_ray.shards import (
     Manifest,
     Shard,
     Split,
+    check_pair,
     open_split,
     read_shard,
     require_labels,
@@ -224,3 +226,22 @@ def test_a_manifest_that_contradicts_itself_is_broken(tmp_path: Path, change: di
     (tmp_path / "train/manifest.json").write_text(json.dumps(json.loads(manifest.to_json()) | change))
     with pytest.raises(UserError, match=r"manifest\.json is broken .*: prepare again with --overwrite"):
         open_split(str(tmp_path), "train")
+
+
+def test_splits_that_cannot_be_trained_and_validated_together_are_refused(tmp_path: Path) -> None:
+    def split(name: str, classes: ClassTable) -> Split:
+        return Split(locate(tmp_path) / name, Manifest("any", name, classes, [5] * len(classes), [], []))
+
+    two, three = tiny.classes(2), tiny.classes(3)
+    renamed = ClassTable(("c1", "c0"), two.colours, two.values)
+    check_pair(split("train", two), split("val", two), channels=3)
+    check_pair(split("train", two), None, channels=3)
+    for other in (three, renamed):
+        with pytest.raises(UserError, match=r"have other classes \(c0, c1; .*\): prepare both from one dataset"):
+            check_pair(split("train", two), split("val", other), channels=3)
+        assert split("a", two).manifest.digest != split("a", other).manifest.digest
+    with pytest.raises(UserError, match="channels 4: the images of a prepared set have 3"):
+        check_pair(split("train", two), None, channels=4)
+    with pytest.raises(UserError, match="val has no labelled pixel"):
+        empty = Split(locate(tmp_path) / "val", Manifest("any", "val", two, [0, 0], [], []))
+        check_pair(split("train", two), empty, channels=3)

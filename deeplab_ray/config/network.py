@@ -37,7 +37,9 @@ class NetworkConfig:
         """Return the options of every network whose module is imported, by the network's name."""
         found: dict[str, type[NetworkConfig]] = {}
         for kind in cls.__subclasses__():
-            found |= {kind.name: kind, **kind.kinds()} if kind.name else kind.kinds()
+            # Options that extend others' are another network only under a name of their own.
+            own = {kind.name: kind} if vars(kind).get("name") else {}
+            found |= own | kind.kinds()
         return found
 
     def nearest_side(self, pixels: float) -> int:

@@ -1,4 +1,5 @@
-"""What a job takes of the cluster. Nothing here changes what is learned."""
+"""What a job takes of the cluster. Nothing here changes what is learned, but for batch norms that train: their
+statistics are those of a micro-batch, and, unless they are synchronised, of one worker's."""
 
 from dataclasses import dataclass
 

@@ -164,10 +164,13 @@ N = TypeVar("N", bound=type[Network])
 def register(config: type[NetworkConfig]) -> Callable[[N], N]:
     """Register a network, as a decorator of its class that is given the class of its options.
 
-    The options then refer to the network, in other processes, too. Raises ValueError if the options have no name.
+    The options then refer to the network, in other processes, too. Raises ValueError if the options have
+    no name of their own.
     """
-    if not config.name:
-        raise ValueError(f"{config.__name__} has no name: recipes need one")
+    if not vars(config).get("name"):
+        raise ValueError(f"{config.__name__} has no name of its own: recipes need one")
+    if NetworkConfig.kinds()[config.name] is not config:
+        raise ValueError(f"there are two networks called {config.name!r}: give {config.__name__} another name")
 
     def note(network: N) -> N:
         config.built_by = network

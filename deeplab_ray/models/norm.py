@@ -109,8 +109,11 @@ def calibrate_frozen_norms(trunk: nn.Module, images: Tensor) -> None:
         module.running_var.copy_(values.var(dim=(0, 2, 3)).clamp_min(1e-3))
 
     handles = [m.register_forward_pre_hook(measure) for m in trunk.modules() if isinstance(m, FrozenBatchNorm2d)]
+    training = trunk.training
     try:
-        trunk(images)
+        # Norms that train shall not see these images, nor ask other workers for theirs.
+        trunk.eval()(images)
     finally:
+        trunk.train(training)
         for handle in handles:
             handle.remove()

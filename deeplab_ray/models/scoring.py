@@ -5,6 +5,7 @@ Validation, evaluation and prediction all use it.
 Shapes: N images, C classes, H×W pixels, h×w cells.
 """
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -71,7 +72,9 @@ def _to_unscaled(scores: Tensor, scaled: Tensor, images: Tensor, grid: CornerGri
     for small, large in zip(scaled.shape[1:3], images.shape[1:3], strict=True):
         pixels = grid.stride * torch.arange(grid.cells(large))
         positions.append(((pixels + 0.5) * small / large - 0.5) / grid.stride)
-    return sample_scores(scores, *positions)
+    # In bfloat16 the weights of the interpolation would lose what the scores have just gained as float32.
+    with torch.autocast(scores.device.type, enabled=False):
+        return sample_scores(scores, *positions)
 
 
 def _tiled(images: Tensor, options: ScoringConfig) -> bool:
@@ -87,7 +90,7 @@ def _score_tiles(network: Network, images: Tensor, options: ScoringConfig) -> Te
     if not _tiled(images, options):
         return _score_mirrored(network, images, options.test_mirror)
     grid = network.grid.combined
-    step = max(grid.stride, network.config.step)
+    step = math.lcm(grid.stride, network.config.step)
     height, width = images.shape[1:3]
     total = weights = torch.zeros(())
     for top in _starts(height, step, options):

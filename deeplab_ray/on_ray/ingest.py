@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import ray.data
 from numpy.typing import NDArray
+from ray import cloudpickle
 
 from deeplab_ray.augment import augment, epoch_order, sample_rng
 from deeplab_ray.config.recipe import AugmentConfig, Recipe
@@ -55,7 +56,7 @@ class FetchCrops:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Ray Data unpickles it for every task, and the manifest of millions of samples takes long.
-        return _unpickled, (pickle.dumps((self.split, self.recipe, self.workers)),)
+        return _unpickled, (cloudpickle.dumps((self.split, self.recipe, self.workers)),)
 
     def __call__(self, rows: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         portion = Portion(**{name: int(column.item()) for name, column in rows.items()})

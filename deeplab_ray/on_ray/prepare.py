@@ -283,7 +283,7 @@ def _refuse_bad(dataset: Dataset, target: Location, outcomes: dict[str, _Outcome
     good = [split for split in outcomes if split not in refused]
     other = f"; or leave out what is bad by --splits {' '.join(good)}" if good else ""
     raise UserError(
-        f"{len(bad)} of {total} pairs of {dataset.name} ({', '.join(refused)}) are bad ({first}{more}): mend them"
+        f"{len(bad)} of {total} pairs of {dataset.name} ({', '.join(refused)}) are bad ({first}{more}): fix them"
         + ("" if skip_bad else " or give --skip-bad to leave them out")
         + f"; all are listed in {', '.join(map(str, files))}"
         + other

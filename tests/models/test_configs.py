@@ -1,6 +1,8 @@
 """Options of networks: those that a network has no use for are refused, and so is nonsense."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 
@@ -10,6 +12,7 @@ from deeplab_ray.config.network import NetworkConfig
 from deeplab_ray.config.recipe import Recipe
 from deeplab_ray.errors import UserError
 from deeplab_ray.models.configs import HEADS, DeepLabV2Config, FCNConfig
+from deeplab_ray.models.network import register
 from deeplab_ray.models.networks import network_class
 from deeplab_ray.models.networks.deeplab_v2 import DeepLabV2
 from deeplab_ray.models.networks.fcn import FCN
@@ -107,3 +110,24 @@ def test_a_classifier_serves_the_same_head_and_any_fcn() -> None:
 def test_every_backbone_has_heads() -> None:
     for backbone, heads in HEADS.items():
         assert [DeepLabV2Config(backbone, head).head for head in heads] == list(heads)
+
+
+def test_options_that_extend_others_are_no_network_under_the_same_name() -> None:
+    @dataclass(frozen=True)
+    class Mine(DeepLabV2Config):
+        """No name of its own."""
+
+    assert NetworkConfig.kinds()["deeplab_v2"] is DeepLabV2Config
+    with pytest.raises(ValueError, match="Mine has no name of its own"):
+        register(Mine)
+
+    @dataclass(frozen=True)
+    class Same(NetworkConfig):
+        name: ClassVar[str] = "twin"
+
+    @dataclass(frozen=True)
+    class Other(NetworkConfig):
+        name: ClassVar[str] = "twin"
+
+    with pytest.raises(ValueError, match="there are two networks called 'twin': give Same another name"):
+        register(Same)

@@ -142,7 +142,7 @@ def test_skip_bad_leaves_out_what_it_lists(source: Path, tmp_path: Path) -> None
 def test_a_split_of_bad_pairs_only_is_refused_even_when_they_may_be_skipped(source: Path, tmp_path: Path) -> None:
     for label in (source / "valannot").iterdir():
         with_77(label)
-    with pytest.raises(UserError, match=r"3 of 3 pairs of camvid \(val\) are bad .*: mend them; all are listed"):
+    with pytest.raises(UserError, match=r"3 of 3 pairs of camvid \(val\) are bad .*: fix them; all are listed"):
         prepare("camvid", str(source), str(tmp_path / "out"), skip_bad=True)
     assert what_lies_in(tmp_path / "out") == {"val", "val/manifest.rejected.json"}
 

@@ -15,7 +15,7 @@ from deeplab_ray.errors import UserError
 from deeplab_ray.models import checkpoint
 from deeplab_ray.models.weights.load import load
 from deeplab_ray.models.weights.mapping import Line
-from deeplab_ray.runs import META, Provenance
+from deeplab_ray.runs import META, Provenance, Software
 from deeplab_ray.storage.location import locate
 
 
@@ -69,7 +69,9 @@ def import_weights(recipe: Recipe, classes: tuple[str, ...], output: str) -> Imp
     own = dataclasses.replace(recipe, network=loaded.network.config)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        meta = checkpoint.CheckpointMeta(Provenance(own, weights_sha256=loaded.sha256), 0, classes, [])
+        meta = checkpoint.CheckpointMeta(
+            Provenance(own, weights_sha256=loaded.sha256, software=Software.here()), 0, classes, []
+        )
         checkpoint.save(folder, loaded.network, None, meta)
         # checkpoint.json comes last, since it makes the folder a checkpoint.
         for file in sorted(folder.iterdir(), key=lambda file: file.name == META):

@@ -31,7 +31,7 @@ from deeplab_ray.on_ray.train.plan import RunPlan
 from deeplab_ray.on_ray.train.request import Request, check_request
 from deeplab_ray.on_ray.train.resume import check_same_run
 from deeplab_ray.on_ray.train.worker import train_worker
-from deeplab_ray.runs import DataRecord, Provenance
+from deeplab_ray.runs import DataRecord, Provenance, Software
 from deeplab_ray.shards import Split
 from deeplab_ray.storage.access import check_access
 from deeplab_ray.storage.location import Location, locate
@@ -71,8 +71,8 @@ def run(request: Request, callbacks: tuple[ray.train.UserCallback, ...] = ()) ->
         return _result(place, recipe)
     check_workers_fit(resources)
     if not newest:
-        network, digest = checked_weights(recipe.network, request.train)
-        settled = dataclasses.replace(recipe, network=network)
+        network, digest = checked_weights(provenance.recipe.network, request.train)
+        settled = dataclasses.replace(provenance.recipe, network=network)
         provenance = dataclasses.replace(provenance, recipe=settled, weights_sha256=digest)
     (place / runs.RUN).write_bytes(to_json(provenance).encode())
 
@@ -131,6 +131,7 @@ def goes_on_as(request: Request) -> tuple[Provenance, list[str]]:
         request.resources,
         DataRecord.of(request.train),
         DataRecord.of(request.validation) if request.validation else None,
+        software=Software.here(),
     )
     started = _started(request.output) if request.resume else None
     if started is None:

@@ -8,7 +8,7 @@ from deeplab_ray.config.resources import TrainingResources
 from deeplab_ray.errors import UserError
 from deeplab_ray.models.weights.start import check_start
 from deeplab_ray.on_ray.train.plan import check_division
-from deeplab_ray.shards import Split, open_split, require_labels
+from deeplab_ray.shards import Split, check_pair, open_split
 from deeplab_ray.storage.access import check_access
 from deeplab_ray.storage.location import Location, locate
 
@@ -38,9 +38,7 @@ def check_request(recipe: Recipe, resources: TrainingResources, data: str, outpu
         raise UserError(f"output {output!r} is a whole bucket or disk: name a folder in it, such as {output}/run-1")
     train = open_split(data, recipe.train_split)
     validation = open_split(data, recipe.validation_split) if resources.validate_every else None
-    for split in (train, validation):
-        if split is not None:
-            require_labels(split)
+    check_pair(train, validation, recipe.network.channels)
     if runs.is_checkpoint(place):
         raise UserError(f"{output} is a checkpoint: give another --output, and --weights {output} to start from it")
     if (place / runs.SNAPSHOT).exists() and not resume:
@@ -48,5 +46,7 @@ def check_request(recipe: Recipe, resources: TrainingResources, data: str, outpu
     # A run that was stopped before its first checkpoint has left only run.json.
     if resume and not runs.is_run(place):
         raise UserError(f"there is no run to resume at {output}: leave --resume out to start one")
-    check_start(recipe.network)
+    if not (resume and runs.latest(place)):
+        # A run that goes on has its weights in its checkpoint.
+        check_start(recipe.network)
     return Request(recipe, resources, train, validation, place, resume)

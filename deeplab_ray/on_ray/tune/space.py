@@ -10,7 +10,7 @@ from deeplab_ray.config.search import SearchConfig
 from deeplab_ray.errors import UserError
 from deeplab_ray.models.weights.start import check_start
 from deeplab_ray.on_ray.train.plan import check_division
-from deeplab_ray.shards import Split, open_split, require_labels
+from deeplab_ray.shards import Split, check_pair, open_split
 from deeplab_ray.storage.access import check_access
 from deeplab_ray.storage.location import Location, locate
 
@@ -44,8 +44,7 @@ def check_request(
             at_point(recipe, {"learning_rate": search.learning_rate_min, "batch": batch, "power": 1.0}), resources
         )
     train, validation = (open_split(data, split) for split in (recipe.train_split, recipe.validation_split))
-    for split in (train, validation):
-        require_labels(split)
+    check_pair(train, validation, recipe.network.channels)
     if (place / BEST).exists():
         raise UserError(f"{output} already holds a search: give another --output")
     check_start(recipe.network)

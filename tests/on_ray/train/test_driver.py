@@ -284,6 +284,7 @@ def test_an_output_holds_the_config_and_tensorboard_events_and_no_secret(
     assert (run.train.reader, run.train.split, run.train.images) == ("scenes", "train", 12)
     manifest = json.loads(locate("s3://tests/scenes/val/manifest.json").read_bytes())
     assert run.validation.digest == manifest["digest"]
+    assert run.software
     assert f"torch=={metadata.version('torch')}" in run.software.packages
     assert checkpoint.read_meta(locate(reference.checkpoint)).run == run
     files = output.files(recursive=True)
