@@ -1,4 +1,4 @@
-"""Checks of config dataclasses, when they are made."""
+"""Checks that config dataclasses run when they are made."""
 
 import math
 import typing
@@ -15,7 +15,7 @@ def require(condition: bool, sentence: str) -> None:
 
 
 def check_types(config: Any) -> None:
-    """Raise UserError for a field of a config dataclass whose value is not of its type, or infinite."""
+    """Raise UserError if the value of a field of a config dataclass is not of the field's type, or is infinite."""
     hints = typing.get_type_hints(type(config))
     for field_ in fields(config):
         value, hint = getattr(config, field_.name), hints[field_.name]
@@ -24,7 +24,7 @@ def check_types(config: Any) -> None:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of the type that a config dataclass annotates; a list passes for a tuple."""
+    """Return whether a value is of the type `hint`, a field's annotation; a list passes for a tuple."""
     options = typing.get_args(hint)
     if typing.get_origin(hint) is Literal:
         return value in options
@@ -40,5 +40,5 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def describe_type(hint: Any) -> str:
-    """A type as an error names it."""
+    """Return the name of a type for an error message."""
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

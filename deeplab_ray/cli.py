@@ -1,8 +1,7 @@
-"""What every job shares: flags from a dataclass, a Ray to run on, and one way to end.
+"""What every job shares: flags made from a dataclass, and one way to end.
 
-A job ends with the stdout line `RESULT {json}` and exit code 0; or with one line `error: …` on stderr and
-exit code 2 (the user's mistake), 1 (a failure; the line names the file that holds the traceback) or 130
-(interrupted).
+A job ends with the line `RESULT {json}` on stdout and exit code 0; or with one line `error: …` on stderr and exit code
+2 (the user's mistake), 1 (a failure; the line names the file that holds the traceback) or 130 (interrupted).
 """
 
 import contextlib
@@ -30,19 +29,19 @@ T = TypeVar("T")
 _SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN")
 _interrupted = threading.Event()
 _TOLD = re.compile(r"^ *(?:\w+\.)*(\w*(?:Error|Exception)): (.*)$", re.MULTILINE)
-"""The line at the end of a traceback: the exception's kind and its text."""
+"""The line at the end of a traceback: the exception's class and its text."""
 
 
 def run_job(main: Callable[[], dict[str, Any]]) -> NoReturn:
-    """Run a job to its end: print what it returns, or its error, and exit as the module says.
+    """Run a job: print what `main` returns, or its error, and exit as this module's docstring says.
 
-    All that it prints comes out, whatever the terminal's encoding (see `console`). SIGTERM, by which `ray job stop`
-    and containers end a job, interrupts it as Ctrl-C does.
+    The job can print any text, whatever the terminal's encoding (see `console`). SIGTERM, by which `ray job stop` and
+    containers end a job, interrupts it as Ctrl-C does.
     """
     print_on_any_terminal()
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
-            # Where SIGINT is switched off, as in a shell's background, it stays so.
+            # If a signal is ignored, as SIGINT is in a shell's background, it stays so.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _interrupt)
     try:
@@ -63,19 +62,19 @@ def run_job(main: Callable[[], dict[str, Any]]) -> NoReturn:
 
 
 def say(line: str) -> None:
-    """A line for the user beside the job's result, on stderr; an empty one is not said."""
+    """Print a line for the user on stderr, unless it is empty."""
     if line:
         print(line, file=sys.stderr, flush=True)
 
 
 def list_presets() -> dict[str, Any]:
-    """Print all presets; what it returns is the job's result."""
+    """Print all presets; return the job's result."""
     print(lookup.format_tables())
     return {"presets": len(lookup.names())}
 
 
 def _check_arguments(arguments: Sequence[str]) -> None:
-    """Raise UserError for names of files that this locale cannot read: neither pyarrow nor Ray takes them."""
+    """Raise UserError if an argument cannot be decoded in this locale: pyarrow and Ray refuse such file names."""
     for argument in arguments:
         try:
             argument.encode()
@@ -92,13 +91,13 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 
 
 def check_interrupted() -> None:
-    """Raise KeyboardInterrupt where one was swallowed: packages that are being imported catch everything at times."""
+    """Raise KeyboardInterrupt if one was swallowed: some packages catch everything while they are imported."""
     if _interrupted.is_set():
         raise KeyboardInterrupt
 
 
 def scrub(text: str) -> str:
-    """The text with the values of this environment's secrets blotted out."""
+    """Return the text with the values of this environment's secrets blotted out."""
     for name in _SECRETS:
         if secret := os.environ.get(name):
             text = text.replace(secret, f"<{name}>")
@@ -113,11 +112,10 @@ def parse(
     argv: Sequence[str] | None = None,
     default: T | None = None,
 ) -> T:
-    """Command line → `args_type` (a dataclass), by tyro.
+    """Parse the command line into `args_type` (a dataclass), by tyro.
 
-    The flags of a nested group carry its name, `--crf.iterations`, unless it is FLAT.
-
-    `default` holds the defaults, where they are not the dataclass's own. --help prints and exits with 0.
+    The flags of a nested group begin with the group's name, as in `--crf.iterations`, unless the group is FLAT.
+    default: holds the defaults, if they are not the dataclass's own. --help prints and exits with 0.
     Raises UserError with one line for what tyro refuses; what the dataclass itself raises passes through.
     """
     flat = (tyro.conf.PositionalMetavarFromFieldName,)
@@ -134,7 +132,8 @@ def parse(
 
 @contextlib.contextmanager
 def _quiet_in_pipes() -> Iterator[None]:
-    """End without a word where nobody reads stdout any more, as of `--help`; not for longer, as sockets break, too."""
+    """End silently if nobody reads stdout any more, as in `--help | head`; only in this block, since a broken socket
+    would end the process, too."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -147,7 +146,7 @@ def _quiet_in_pipes() -> Iterator[None]:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, then what caused it, depth first, through the wrappers of Ray's trainer."""
+    """Yield the error, then its causes, depth first, through the wrappers of Ray's trainer."""
     yield error
     inner = [getattr(error, "controller_failure", None), error.__cause__]
     inner += getattr(error, "worker_failures", {}).values()
@@ -157,19 +156,19 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def origin(error: BaseException) -> str:
-    """What an error comes from, through the wrappers of Ray: its kind and first sentence, in one line, no secrets."""
+    """Return an error's root cause, through Ray's wrappers: its class and first sentence, in a line without secrets."""
     kind, text = _told(error)[-1]
     return f"{kind}: {first_sentence(scrub(text))}"
 
 
 def _told(error: BaseException) -> list[tuple[str, str]]:
-    """(kind, one line of text) of an error and of what caused it, the origin last."""
+    """Return (class, one line of text) of an error and of its causes, the root cause last."""
     return [line for cause in _causes(error) for line in _own(cause)]
 
 
 def _own(error: BaseException) -> list[tuple[str, str]]:
-    """Of an error from a Ray task, an actor or a training worker, what the text of its traceback says, which is all
-    that Ray passes on."""
+    """Return (class, one line of text) of an error alone. An error from a Ray task, actor or training worker may give
+    several, read from the text of its traceback, which is all that Ray passes on."""
     remote = any(kind.__name__ in ("RayError", "RayTrainError") for kind in type(error).__mro__)
     if remote and (found := _TOLD.findall(plain(str(error)))):
         return found[::-1]
@@ -179,7 +178,7 @@ def _own(error: BaseException) -> list[tuple[str, str]]:
 
 def _save_traceback(error: BaseException) -> str:
     with tempfile.NamedTemporaryFile("wb", prefix="deeplab-ray-", suffix=".log", delete=False) as file:
-        # Names of files may hold what is no Unicode.
+        # File names may hold bytes that are not Unicode.
         file.write(scrub("".join(traceback.format_exception(error))).encode(errors="backslashreplace"))
     return file.name
 
@@ -195,7 +194,7 @@ def _end(code: int, line: str) -> NoReturn:
 
 
 def _unbox(complaint: str) -> str:
-    """The first paragraph in tyro's box, and its guess at what was meant, as one line."""
+    """Return the first paragraph in tyro's box, and its guess at what was meant, as one line."""
     lines = [line.strip("│ ") for line in plain(complaint).splitlines()]
     paragraphs = [" ".join(p.split()) for p in re.split(r"[─╭╮╰╯][^\n]*", "\n".join(lines)) if p.strip()]
     text = paragraphs[0] if paragraphs else "wrong usage"

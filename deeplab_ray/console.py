@@ -1,7 +1,8 @@
-"""Text on any terminal: characters that its encoding cannot hold are spelled with those that it can."""
+"""Text on any terminal: characters that its encoding lacks are spelled in ASCII."""
 
 import codecs
 import io
+import re
 import sys
 import unicodedata
 
@@ -23,6 +24,7 @@ _SPELLINGS = {
     "’": "'",
     "“": '"',
     "”": '"',
+    "²": "^2",
     "ß": "ss",
     "·": "*",
     "•": "*",
@@ -31,17 +33,17 @@ _SPELLINGS = {
     "─": "-",
     **dict.fromkeys("╭╮╰╯├┤┬┴┼", "+"),
 }
-_GREEK = "GREEK SMALL LETTER "
+_GREEK = re.compile("GREEK (SMALL|CAPITAL) LETTER ([A-Z]+)")
 
 
 def print_on_any_terminal() -> None:
-    """From now on, whatever is printed to stdout and stderr comes out, in any encoding: ≡ as == in ASCII, é as e.
+    """Let stdout and stderr print any text in any encoding from now on: in ASCII, ≡ becomes == and é becomes e.
 
     Characters without a spelling become question marks.
     """
     codecs.register_error(_HANDLER, _spell)
     for stream in (sys.stdout, sys.stderr):
-        # Not what stands in for them at times, such as a StringIO, which holds everything.
+        # A stand-in such as a StringIO holds every character already.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_HANDLER)
 
@@ -53,12 +55,11 @@ def _spell(error: UnicodeError) -> tuple[str, int]:
 
 
 def _spelling(character: str) -> str:
-    """ASCII that reads like the character."""
+    """Return ASCII that reads like the character."""
     if character in _SPELLINGS:
         return _SPELLINGS[character]
-    name = unicodedata.name(character, "")
-    if name.startswith(_GREEK):
-        return name.removeprefix(_GREEK).lower()
+    if greek := _GREEK.fullmatch(unicodedata.name(character, "")):
+        return greek[2].lower() if greek[1] == "SMALL" else greek[2].title()
     parts = unicodedata.normalize("NFKD", character)
     known = "".join(part if part.isascii() else _SPELLINGS.get(part, "") for part in parts)
     return known or "?"

@@ -1,4 +1,4 @@
-"""The two exceptions that say what to do, and how the errors of others are quoted in one line."""
+"""The two exceptions that tell the user what to do, and functions that quote other packages' errors in one line."""
 
 import re
 
@@ -9,26 +9,26 @@ _LONGEST = 200
 
 
 class UserError(Exception):
-    """Something that the user gave is wrong. Its text is one line: what is wrong, and what to do.
+    """Raised if something that the user gave is wrong. Its text is one line: what is wrong, and what to do.
 
     A job prints it as `error: …` and exits with 2 (see `deeplab_ray.cli.run_job`).
     """
 
 
 class JobError(Exception):
-    """A job cannot go on, though nothing that the user gave is wrong. Its text is one line: what happened, what to do.
+    """Raised if a job cannot go on, though the user made no mistake. Its text is one line: what happened, what to do.
 
     A job prints it as `error: …`, with the file that holds the traceback, and exits with 1.
     """
 
 
 def plain(text: str) -> str:
-    """The text without a terminal's colours and other control characters; lines and tabs stay."""
+    """Return the text without terminal colours and other control characters; line ends and tabs stay."""
     return _CONTROLS.sub("", _ESCAPES.sub("", text))
 
 
 def first_sentence(text: str) -> str:
-    """The first sentence of another package's message, without its full stop, in at most 200 characters.
+    """Return the first sentence of another package's message, without its full stop, in at most 200 characters.
 
     What follows it is often advice for programmers, such as PyTorch's to load unsafely.
     """
@@ -38,6 +38,6 @@ def first_sentence(text: str) -> str:
 
 
 def quote(error: BaseException) -> str:
-    """An error of another package in one line: its kind, and the first sentence of its message if it has one."""
+    """Return another package's error in one line: its class, and the first sentence of its message if it has one."""
     sentence = first_sentence(str(error))
     return f"{type(error).__name__}: {sentence}" if sentence else type(error).__name__

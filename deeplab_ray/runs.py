@@ -1,11 +1,11 @@
-"""The folder of a training run: what it says of itself, and which of its checkpoints is the newest.
+"""The folder of a training run: where the run comes from, and which of its checkpoints is the newest.
 
     RUN/run.json                            where the run comes from (`Provenance`)
-    RUN/ckpt_000500/checkpoint.json         the same, iteration, classes, history
+    RUN/ckpt_000500/checkpoint.json         the same, with iteration, classes and history
                     model.pt, optimizer.pt
     RUN/checkpoint_manager_snapshot.json    Ray Train's record of the checkpoints
 
-No PyTorch is needed to read it.
+This module needs no PyTorch.
 """
 
 import json
@@ -27,12 +27,12 @@ from deeplab_ray.storage.location import Location, locate
 RUN = "run.json"
 META = "checkpoint.json"
 SNAPSHOT = "checkpoint_manager_snapshot.json"
-"""Ray Train's own record of a run, beside the run's checkpoints."""
+"""Ray Train's own record of a run's checkpoints, which lies beside them."""
 _PACKAGES = ("torch", "torchvision", "ray", "numpy", "pillow", "pyarrow", "numba")
 
 
 def checkpoint_name(iteration: int) -> str:
-    """Name of the folder of a checkpoint after so many updates."""
+    """Return the name of the folder of the checkpoint after `iteration` updates."""
     return f"ckpt_{iteration:06d}"
 
 
@@ -43,33 +43,33 @@ class DataRecord:
     uri: str
     split: str
     reader: str
-    """Which reader prepared it."""
+    """Name of the dataset reader that prepared it."""
     images: int
     digest: str
     """sha256 of the whole split, see `shards.Manifest`."""
 
     @classmethod
     def of(cls, split: Split) -> "DataRecord":
-        """The record of a split."""
+        """Make the record of a split."""
         manifest = split.manifest
         return cls(split.folder.uri, manifest.split, manifest.reader, manifest.images, manifest.digest)
 
 
 @dataclass(frozen=True)
 class Software:
-    """What a run was computed with."""
+    """Versions of the software that computed a run."""
 
     version: str
-    """Of this package."""
+    """Version of this package."""
     commit: str | None
-    """Of the checkout, where there is one; with "+" if it had changes."""
+    """Commit of the checkout, with "+" if it had changes; None if there is no checkout."""
     python: str
     packages: tuple[str, ...]
-    """name==version of those that take part."""
+    """name==version of each package that matters."""
 
     @classmethod
     def here(cls) -> "Software":
-        """That of this process."""
+        """Return the versions in this process."""
         installed = {name: _version(name) for name in _PACKAGES}
         packages = tuple(f"{name}=={version}" for name, version in installed.items() if version)
         return cls(deeplab_ray.__version__, _commit(), platform.python_version(), packages)
@@ -82,25 +82,26 @@ class Provenance:
     recipe: Recipe
     resources: TrainingResources = field(default_factory=TrainingResources)
     train: DataRecord | None = None
-    """None for weights that were imported."""
+    """Training data; None for weights that were imported."""
     validation: DataRecord | None = None
     weights_sha256: str | None = None
-    """Of the file of weights that it started from (`recipe.network.weights`); None for random ones and downloads."""
+    """Digest of the file of weights that it started from (`recipe.network.weights`); None for random weights and
+    downloads."""
     software: Software = field(default_factory=Software.here)
 
 
 def is_checkpoint(location: Location) -> bool:
-    """Whether the folder is a checkpoint itself."""
+    """Return whether the folder is itself a checkpoint."""
     return (location / META).exists()
 
 
 def is_run(location: Location) -> bool:
-    """Whether the folder holds a training run that has begun."""
+    """Return whether the folder holds a training run that has begun."""
     return (location / RUN).exists() or (location / SNAPSHOT).exists()
 
 
 def find(uri: str) -> Location:
-    """The checkpoint that `uri` names: itself, or the newest one of the training run whose folder it is.
+    """Return the checkpoint that `uri` names: the folder itself, or the newest checkpoint if it is that of a run.
 
     Raises UserError if there is none.
     """
@@ -114,7 +115,7 @@ def find(uri: str) -> Location:
 
 
 def latest(run: Location) -> Location | None:
-    """The newest complete checkpoint of a training run, by Ray Train's record; None before the first.
+    """Return the newest complete checkpoint of a training run, by Ray Train's record; None before the first.
 
     Raises UserError if the record is broken.
     """
@@ -145,7 +146,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this package lies in, if git is at hand and it is one."""
+    """Return the commit of the checkout that this package lies in; None if it is not a checkout, or git is missing."""
     folder = Path(__file__).parents[1]
     if not (folder / ".git").exists():
         return None

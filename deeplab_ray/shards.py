@@ -198,7 +198,7 @@ class Split:
     def read(self, index: int) -> Sample:
         """Sample `index`, 0 ≤ index < len(self), by one range read (and one more for a shard's first).
 
-        Raises IndexError outside of the range, UserError naming the shard where it is damaged or missing, OSError where
+        Raises IndexError outside of the range, UserError naming the shard if it is damaged or missing, OSError if
         storage fails.
         """
         shard, row = self.place(index)
@@ -209,7 +209,9 @@ class Split:
         except FileNotFoundError:
             raise _missing(self.folder / shard.path) from None
         except (OSError, pa.ArrowException):
-            # Either it is damaged or storage failed: read whole, which tells.
+            # Either it is damaged or storage failed, perhaps as the keys that it was opened with have expired: read
+            # whole, and anew, which tells.
+            _open.cache_clear()
             return read_shard(self.folder, shard)[row]
 
 

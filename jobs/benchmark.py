@@ -1,11 +1,12 @@
-"""Measure parts of the project against the paper's figures, and against what others use for them.
+"""Measure parts of the project against the paper's figures, and against other implementations.
 
 uv run jobs/benchmark.py networks      # LargeFOV's variants, beside the paper's table
 uv run jobs/benchmark.py training      # a training step against torchvision's
 uv run jobs/benchmark.py atrous        # atrous convolution in training on a CPU against PyTorch's
 uv run jobs/benchmark.py crf           # the CRF's backends against pydensecrf
+uv run jobs/benchmark.py plan          # what the plan of a long training costs, before its first batch and after
 
-Trust ratios within one run more than times.
+Trust ratios within one run more than absolute times.
 """
 
 import dataclasses
@@ -17,18 +18,19 @@ import tyro
 from deeplab_ray import cli
 from deeplab_ray.benchmarks import crf as benchmark
 from deeplab_ray.errors import UserError
+from deeplab_ray.on_ray import session
 
 
 @dataclasses.dataclass(frozen=True)
 class Networks:
-    """LargeFOV's kernels and rates: speed of training, side by side with the paper's table."""
+    """Training speed of LargeFOV's kernels and rates, beside the paper's table."""
 
     size: int = 321
     """Side of the square crop in pixels."""
     batch: int = 1
-    """Crops a step."""
+    """Number of crops per step."""
     repeats: int = 3
-    """Steps of each network that are measured; the fastest counts."""
+    """Number of steps of each network that are measured; the fastest counts."""
     forward: bool = False
     """Measure the forward pass alone."""
 
@@ -52,9 +54,9 @@ class Training:
     size: int = 321
     """Side of the square crop in pixels."""
     batch: int = 10
-    """Crops a step."""
+    """Number of crops per step."""
     repeats: int = 20
-    """Steps of each network that are measured; their median counts."""
+    """Number of steps of each network that are measured; their median counts."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Arithmetic of our step."""
     compile: bool = False
@@ -75,10 +77,11 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Atrous:
-    """Atrous convolution by taps, as training on a CPU takes it, against PyTorch's own: one thread, both passes."""
+    """Atrous convolution tap by tap, as training on a CPU computes it, against PyTorch's: forward and backward on one
+    thread."""
 
     repeats: int = 5
-    """Passes of each that are measured, in turn; their median counts."""
+    """Number of passes of each that are measured, in turn; their median counts."""
 
     def run(self) -> dict[str, Any]:
         from deeplab_ray.benchmarks import atrous
@@ -92,30 +95,30 @@ class Atrous:
 
 @dataclasses.dataclass(frozen=True)
 class CRF:
-    """The CRF's backends against pydensecrf (extra pydensecrf): seconds of one core, agreement, peak memory, and
-    images a second on all cores."""
+    """The CRF's backends against pydensecrf (extra pydensecrf): seconds on one core, agreement, peak memory, and images
+    per second on all cores."""
 
     sizes: tuple[benchmark.Size, ...] = ("camvid", "voc", "cityscapes")
     """Drawn scenes to refine: camvid is 360×480 with 11 classes, voc 375×500 with 21, cityscapes 1024×2048 with 19."""
     images: str = ""
-    """A folder of images to refine instead of drawn scenes; their probabilities are made up."""
+    """Folder of images to refine instead of drawn scenes; their probabilities are made up."""
     classes: int = 21
     """Number of classes for the images of a folder."""
     limit: int = 5
-    """How many images of the folder are taken at most."""
+    """Largest number of images to take from the folder."""
     params: tuple[benchmark.Letter, ...] = ("A", "B", "C")
     """CRFs to measure, by (sigma_alpha, sigma_beta): A is 67 and 3, B is 49 and 5, C is 121 and 5."""
     with_torch: bool = False
-    """Measure the torch backend, too: minutes an image where there is no GPU."""
+    """Measure the torch backend, too; without a GPU it takes minutes per image."""
     repeats: int = 3
-    """How often each rival refines each image; times are medians."""
+    """How often each backend refines each image; times are medians."""
 
     def run(self) -> dict[str, Any]:
         if min(self.repeats, self.limit) < 1:
             raise UserError(f"--repeats {self.repeats} and --limit {self.limit} must be at least 1")
         if not 2 <= self.classes <= 512:
             raise UserError(f"--classes {self.classes} must lie in 2..512")
-        # One thread each: the libraries read it when they are imported, which the rivals do late.
+        # One thread each. Libraries read these variables when they are imported, which the backends do later.
         os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
         cases = (
             list(benchmark.folder_cases(self.images, self.classes, self.limit))
@@ -140,24 +143,51 @@ class CRF:
         return {"cores": cores, "rows": rows}
 
 
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the plan of a training costs its driver and its tasks, and how soon the first batch comes."""
+
+    iterations: int = 20_000
+    """Iterations of the training."""
+    workers: int = 64
+    """DDP workers, each with 10 crops an iteration."""
+    ids: int = 3_000_000
+    """Samples of the training split."""
+
+    def run(self) -> dict[str, Any]:
+        for name, number in dataclasses.asdict(self).items():
+            if number < 1:
+                raise UserError(f"--{name} {number} must be at least 1")
+        session.start_ray()
+        from deeplab_ray.benchmarks import plan
+
+        found = plan.measure(self.iterations, self.workers, self.ids)
+        print(plan.table(found))
+        return {**dataclasses.asdict(self), **dataclasses.asdict(found)}
+
+
 Command = (
     Annotated[Networks, tyro.conf.subcommand("networks")]
     | Annotated[Training, tyro.conf.subcommand("training")]
     | Annotated[Atrous, tyro.conf.subcommand("atrous")]
     | Annotated[CRF, tyro.conf.subcommand("crf")]
+    | Annotated[Plan, tyro.conf.subcommand("plan")]
 )
 
 
 def _check_crops(command: Networks | Training) -> None:
     if command.size < 17 or command.size % 8 != 1 or command.batch < 1 or command.repeats < 1:
-        raise UserError("--size must be ≡ 1 (mod 8) and at least 17, --batch and --repeats at least 1")
+        raise UserError(
+            f"--size {command.size} must be ≡ 1 (mod 8) and at least 17, --batch {command.batch} and --repeats "
+            f"{command.repeats} at least 1"
+        )
 
 
 def main() -> dict[str, Any]:
     command: Networks | Training | Atrous | CRF = cli.parse(
         Command,  # type: ignore[arg-type]
         prog="benchmark.py",
-        description="Measure parts of the project against the paper's figures, and against what others use for them.",
+        description="Measure parts of the project against the paper's figures, and against other implementations.",
     )
     return command.run()
 

@@ -1,4 +1,4 @@
-"""Print what a preset's network is made of: field of view, parameters, multiply-adds, output size, activation memory.
+"""Print figures of a preset's network: field of view, parameters, multiply-adds, output size, activation memory.
 
 uv run jobs/describe.py voc12-vgg16-largefov
 """
@@ -21,7 +21,7 @@ class Args:
     crop: int = 0
     """Side of the square image in pixels; 0: the preset's training crop."""
     classes: int = 0
-    """Number of classes; 0: those of the preset's dataset, or VOC 2012's 21 if no reader for it is here."""
+    """Number of classes; 0: that of the preset's dataset, or 21 (VOC 2012) if jobs/prepare.py cannot read it."""
     list: bool = False
     """Print all presets with the paper's figures, table by table, and end; needs no other argument."""
 
@@ -29,12 +29,10 @@ class Args:
 def main() -> dict[str, Any]:
     if "--list" in sys.argv[1:]:
         return cli.list_presets()
-    args = cli.parse(
-        Args, prog="describe.py", description=f"Print what a preset's network is made of; {lookup.LIST_HINT}."
-    )
+    args = cli.parse(Args, prog="describe.py", description=f"Print figures of a preset's network; {lookup.LIST_HINT}.")
     preset = lookup.get(args.preset)
     if args.crop < 0 or args.classes < 0:
-        raise UserError("--crop and --classes must not be negative; 0 takes the preset's")
+        raise UserError("--crop and --classes must not be negative: give 0 for the preset's own")
     own = len(preset.classes) if preset.is_available else 21
     classes, size = args.classes or own, args.crop or preset.recipe.augment.crop
     from deeplab_ray.models.describe import measure_network
@@ -45,7 +43,7 @@ def main() -> dict[str, Any]:
     print(f"  parameters       {found.parameters:,} ({found.trainable_parameters:,} are trained)")
     print(f"  multiply-adds    {found.multiply_adds / 1e9:.2f} G forward, for an image of {size} × {size}")
     print(f"  output           {found.output_size[0]} × {found.output_size[1]}")
-    print(f"  activations      {found.activation_bytes / 2**20:.0f} MiB an image kept for the backward pass (float32)")
+    print(f"  activations      {found.activation_bytes / 2**20:.0f} MiB per image kept for the backward pass (float32)")
     return {"preset": preset.name, **dataclasses.asdict(found)}
 
 

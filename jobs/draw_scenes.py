@@ -16,34 +16,36 @@ from deeplab_ray.storage.location import locate
 @dataclass(frozen=True)
 class Args:
     output: str
-    """Where leftImg8bit/ and gtFine/ go: a folder or s3:// URI."""
+    """Where leftImg8bit/ and gtFine/ are written: a local folder or s3:// URI."""
     train: int = 200
-    """Scenes of the training split."""
+    """Number of scenes of the training split."""
     val: int = 40
-    """Scenes of the validation split."""
+    """Number of scenes of the validation split."""
     height: int = 192
     """Height in pixels."""
     width: int = 384
     """Width in pixels."""
     seed: int = 0
-    """The same seed draws the same scenes."""
+    """Seed of the scenes; the same seed draws the same scenes."""
 
 
 def main() -> dict[str, Any]:
     args = parse(
         Args,
         prog="draw_scenes.py",
-        description="Draw street scenes in Cityscapes' layout; then: jobs/prepare.py scenes, or cityscapes.",
+        description="Draw street scenes in Cityscapes' layout, for jobs/prepare.py scenes or cityscapes.",
     )
     counts = {"train": args.train, "val": args.val}
     if min(counts.values()) < 0 or not any(counts.values()):
-        raise UserError(f"cannot draw {args.train} and {args.val} scenes: give --train and --val of 0 or more")
+        raise UserError(
+            f"cannot draw {args.train} and {args.val} scenes: give --train and --val of 0 or more, not both 0"
+        )
     output = locate(args.output)
     check_access(write=[output])
     trees = [output / "leftImg8bit", output / "gtFine"]
     for tree in trees:
         if tree.exists():
-            raise UserError(f"{tree} exists: give another --output, or remove it")
+            raise UserError(f"{tree} already exists: give another --output, or remove it")
     try:
         for split, count in counts.items():
             draw(output, {split: count}, args.height, args.width, args.seed)

@@ -28,13 +28,13 @@ def main() -> dict[str, Any]:
     args = cli.parse(
         Args,
         prog="export.py",
-        description="Write a checkpoint's network as an ONNX file: images, uint8 RGB N×H×W×3, in; scores, float "
-        "N×C×H×W, out.",
+        description="Write a checkpoint's network as an ONNX file: images uint8 RGB N×H×W×3 in, scores float N×C×H×W "
+        "out.",
     )
     output = locate(args.output)
     check_access(read=[locate(args.checkpoint)], write_files=[output])
     if output.exists() and not args.overwrite:
-        raise UserError(f"{args.output} exists: give another --output, or --overwrite")
+        raise UserError(f"{args.output} already exists: give another --output, or pass --overwrite")
     place = runs.find(args.checkpoint)
     from deeplab_ray.models import checkpoint
     from deeplab_ray.models.export import export

@@ -1,4 +1,4 @@
-"""Turn a file of pretrained weights into a checkpoint of ours, and say what became of every tensor in it.
+"""Turn a file of pretrained weights into a checkpoint, and print what became of every tensor in it.
 
     uv run jobs/import_weights.py train2_iter_20000.caffemodel --preset voc12-resnet101-aspp-msc-coco-aug \
         --output checkpoints/deeplab-v2
@@ -23,16 +23,16 @@ from deeplab_ray.storage.location import locate
 @dataclasses.dataclass(frozen=True)
 class Args:
     file: Positional[str]
-    """A .caffemodel (DeepLab v2's, or ImageNet's VGG-16), a .pth (torchvision's, deeplab-pytorch's), or a checkpoint
-    of ours; a local path or s3:// URI."""
+    """A .caffemodel (DeepLab v2 or ImageNet's VGG-16), a .pth file (of torchvision or deeplab-pytorch), or a checkpoint
+    of this project; a local path or s3:// URI."""
     preset: str
-    """Whose network it is for (--list shows them)."""
+    """Preset whose network the weights are for (--list shows them)."""
     output: str
     """Folder of the checkpoint to write; a local path or s3:// URI."""
     dataset: str = ""
-    """Predict this dataset's classes instead of the preset's; a classifier of other classes starts at random."""
+    """Dataset whose classes to predict instead of the preset's; a classifier for other classes starts at random."""
     seed: int = 0
-    """Seed of what is left at initialisation."""
+    """Seed of the tensors that keep their initialisation."""
     list: bool = False
     """Print all presets with the paper's figures, table by table, and end; needs no other argument."""
 
@@ -48,8 +48,8 @@ def main() -> dict[str, Any]:
     preset = lookup.get(args.preset)
     if not args.dataset and not preset.is_available:
         raise UserError(
-            f"the classes of {preset.dataset} are not known here: name a dataset that jobs/prepare.py reads with "
-            "--dataset, such as voc12"
+            f"the classes of {preset.dataset} are not known here: give --dataset with one that jobs/prepare.py reads, "
+            "such as voc12"
         )
     classes = class_names(args.dataset or preset.dataset)
     source = locate(args.file)

@@ -1,4 +1,4 @@
-"""A real S3 server on this machine, to try the path through S3 without a cloud account.
+"""Run a real S3 server on this machine, to try the path through S3 without a cloud account.
 
 uv run jobs/serve_s3.py --data s3-data --bucket demo &
 source s3-data/environment
@@ -21,17 +21,17 @@ from deeplab_ray.storage.location import locate
 @dataclasses.dataclass(frozen=True)
 class Args:
     data: str = "s3-data"
-    """Local folder that keeps the objects, and the file `environment` with this server's address and keys."""
+    """Local folder for the objects, and for the file `environment` with the server's address and keys."""
     bucket: str = "demo"
-    """Bucket to make."""
+    """Bucket to make, unless it exists."""
 
 
 def main() -> dict[str, Any]:
     args = cli.parse(
         Args,
         prog="serve_s3.py",
-        description="Serve a folder as S3 (SeaweedFS) on loopback until it is interrupted. Its keys are new at every "
-        "start: source the file `environment` in --data before other jobs.",
+        description="Serve a folder as S3 (SeaweedFS) on loopback until interrupted. The keys are new at every start: "
+        "source the file `environment` in --data before other jobs.",
     )
     place = locate(args.data)
     if place.is_s3:

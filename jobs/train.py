@@ -31,10 +31,10 @@ class Args:
     recipe: Annotated[Recipe, FLAT]
     resources: Annotated[TrainingResources, FLAT]
     config: str = ""
-    """Path or URI of a saved run.json or best.json, whose recipe takes the place of the preset's."""
+    """Path or URI of a saved run.json or best.json; its recipe is used instead of the preset's."""
     resume: bool = False
-    """Go on from the last checkpoint under --output, or from the start if it stopped before the first. The schedule
-    and the resources may change; what else decides the result may not."""
+    """Go on from the last checkpoint under --output, or from the start if the run stopped before its first. The
+    schedule and the resources may change; nothing else that decides the result may."""
     list: bool = False
     """Print all presets with the paper's figures, table by table, and end; needs no other argument."""
 

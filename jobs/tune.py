@@ -1,8 +1,8 @@
-"""Search learning rate, global batch and poly power; every trial is a DDP training.
+"""Search for the learning rate, global batch and poly power; every trial is a DDP training.
 
     uv run jobs/tune.py scenes-resnet18-largefov --data s3://bucket/scenes --output s3://bucket/searches/1 --trials 8
 
-The best recipe lands in best.json, which jobs/train.py takes with --config.
+The best recipe is written to best.json, which jobs/train.py takes with --config.
 On a cluster: ray job submit --working-dir . -- python jobs/tune.py … (the same words).
 """
 
@@ -27,7 +27,7 @@ class Args:
     preset: Positional[str]
     """Name of a preset (--list shows them); every flag starts from its values."""
     data: str
-    """Output of jobs/prepare.py: a local path or s3:// URI; trials train on --train-split and are judged on
+    """Output of jobs/prepare.py: a local path or s3:// URI; trials train on --train-split and are measured on
     --validation-split."""
     output: str
     """Folder of this search: best.json, trials.json and the trials; a local path or s3:// URI."""
@@ -35,7 +35,7 @@ class Args:
     resources: Annotated[TrainingResources, FLAT]
     search: Annotated[SearchConfig, FLAT]
     config: str = ""
-    """Path or URI of a saved run.json or best.json, whose recipe takes the place of the preset's."""
+    """Path or URI of a saved run.json or best.json; its recipe is used instead of the preset's."""
     list: bool = False
     """Print all presets with the paper's figures, table by table, and end; needs no other argument."""
 
@@ -47,7 +47,7 @@ def main() -> dict[str, Any]:
     args = cli.parse(
         Args,
         prog="tune.py",
-        description=f"Search learning rate, batch and poly power with Ray Tune. The flags of a preset's network and "
+        description="Search for learning rate, batch and poly power with Ray Tune. The flags of a preset's network and "
         f"their defaults: tune.py PRESET --help; {lookup.LIST_HINT}.",
         argv=start.argv,
         default=Args(start.name, MISSING, MISSING, start.recipe, start.resources, SearchConfig()),

@@ -198,8 +198,8 @@ def test_help_goes_to_stdout_and_ends_the_job_well(capsys: pytest.CaptureFixture
     ("address", "message"),
     [
         ("127.0.0.1:9", "no Ray answers at RAY_ADDRESS=127.0.0.1:9"),
-        ("http://127.0.0.1:8265", "is no cluster's address"),
-        ("somewhere", "is no cluster's address"),
+        ("http://127.0.0.1:8265", "is not a cluster's address"),
+        ("somewhere", "is not a cluster's address"),
         ("127.0.0.1:port", "no Ray answers at RAY_ADDRESS=127.0.0.1:port"),
     ],
 )

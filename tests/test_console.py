@@ -41,14 +41,14 @@ def run_main(encoding: str, body: str, *arguments: str, **environment: str) -> t
 @pytest.mark.parametrize(
     ("encoding", "expected"),
     [
-        ("ascii", b"3 x 4 == 12 (mod 8), sigma +- 1/2, o -> o, cafe, strasse, ?"),
-        ("C locale", b"3 x 4 == 12 (mod 8), sigma +- 1/2, o -> o, cafe, strasse, ?"),
-        ("latin-1", b"3 \xd7 4 == 12 (mod 8), sigma \xb1 \xbd, \xf6 -> o, caf\xe9, stra\xdfe, ?"),
-        ("utf-8", "3 × 4 ≡ 12 (mod 8), σ ± ½, ö → o, café, straße, 猫".encode()),
+        ("ascii", b"3 x 4 == 12 (mod 8), sigma +- 1/2, Delta, o -> o, cafe, strasse, ?"),
+        ("C locale", b"3 x 4 == 12 (mod 8), sigma +- 1/2, Delta, o -> o, cafe, strasse, ?"),
+        ("latin-1", b"3 \xd7 4 == 12 (mod 8), sigma \xb1 \xbd, Delta, \xf6 -> o, caf\xe9, stra\xdfe, ?"),
+        ("utf-8", "3 × 4 ≡ 12 (mod 8), σ ± ½, Δ, ö → o, café, straße, 猫".encode()),
     ],
 )
 def test_characters_that_the_encoding_lacks_are_spelled(encoding: str, expected: bytes) -> None:
-    text = "3 × 4 ≡ 12 (mod 8), σ ± ½, ö → o, café, straße, 猫"
+    text = "3 × 4 ≡ 12 (mod 8), σ ± ½, Δ, ö → o, café, straße, 猫"
     body = f"    print({text!a})\n    raise UserError({text!a})"
     code, out, err = run_main(encoding, body)
     assert (code, out, err) == (2, expected + b"\n", b"error: " + expected + b"\n")
@@ -75,9 +75,9 @@ def test_help_and_tables_come_out(encoding: str) -> None:
     tables = run(encoding, str(JOBS / "train.py"), "--list")
     assert tables.returncode == 0
     assert tables.stdout.splitlines()[-1].startswith(b"RESULT {")
-    page = run(encoding, str(JOBS / "evaluate.py"), "--help")
+    page = run(encoding, str(JOBS / "train.py"), "--help")
     assert page.returncode == 0
-    assert b"Side in pixels, == 1 (mod 8), of the tiles" in page.stdout
+    assert b"(DeepLab: == 1 (mod 8))" in page.stdout
     assert not tables.stderr + page.stderr
 
 

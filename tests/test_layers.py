@@ -24,6 +24,7 @@ FLOORS = (
     "metrics",
     "augment",
     "shards",
+    "runs",
     "scenes",
     "datasets",
     "models",
@@ -35,7 +36,7 @@ FLOORS = (
     "benchmarks",
     "local",
 )
-READ_DATASETS = {"deeplab_ray.on_ray.prepare", "deeplab_ray.models.weights.load"}
+READ_DATASETS = {"deeplab_ray.on_ray.prepare", "deeplab_ray.presets.preset"}
 KNOW_RAY = {"on_ray", "benchmarks", "local"}
 MEASURING_NEEDS_NONE_OF = ("ray", "torch", "torchvision", "pyarrow", "boto3", "botocore", "tyro", "PIL", "numba")
 CRF_NEEDS_NONE_OF = ("ray", "torch", "torchvision", "pyarrow", "boto3", "botocore", "tyro", "PIL")

@@ -1,1 +1,1 @@
-"""Measurements that a reader can repeat: what jobs/benchmark.py runs."""
+"""Measurements that a reader can repeat with jobs/benchmark.py."""

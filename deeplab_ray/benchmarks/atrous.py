@@ -1,4 +1,4 @@
-"""Atrous convolution by taps, as training on a CPU takes it, against PyTorch's own: one thread, in turn, one run."""
+"""Atrous convolution tap by tap, as training on a CPU computes it, against PyTorch's: on one thread, in one run."""
 
 import time
 from collections.abc import Callable
@@ -16,12 +16,12 @@ CASES = (
     ("fc6, crop 321", 1, 512, 1024, 41, 12),
     ("ASPP r24, crop 321", 1, 512, 1024, 41, 24),
 )
-"""What it is, crops, channels in and out, side of the map in cells, rate of the 3×3."""
+"""For each layer: name, crops, channels in and out, side of the feature map in cells, rate of the 3×3 convolution."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Forward and backward pass of one layer, seconds."""
+    """Seconds that one layer's forward and backward pass take."""
 
     layer: str
     pytorch: float
@@ -33,7 +33,7 @@ class Row:
 
 
 def measure(repeats: int) -> list[Row]:
-    """Medians of `repeats` passes through each of CASES."""
+    """Measure each of CASES: the medians of `repeats` passes."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -65,7 +65,7 @@ def _row(layer: str, crops: int, inputs: int, outputs: int, side: int, rate: int
 
 
 def table(rows: list[Row]) -> str:
-    """The rows for a terminal."""
+    """Format the rows for a terminal."""
     lines = [f"{'layer':<20} {'PyTorch s':>10} {'by taps s':>10} {'× faster':>9}"]
     lines += [f"{row.layer:<20} {row.pytorch:>10.3f} {row.taps:>10.3f} {row.times_faster:>9.2f}" for row in rows]
     return "\n".join(lines)

@@ -38,7 +38,7 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 @dataclass(frozen=True)
 class Case:
-    """One image: image uint8 H×W×3, probabilities float32 C×H×W."""
+    """An image uint8 RGB H×W×3 with probabilities float32 C×H×W."""
 
     name: str
     image: NDArray[np.uint8]
@@ -54,7 +54,7 @@ class Rival:
     tolerance: float = TOLERANCE
 
     def make(self, params: CRFParams) -> DenseCRF:
-        """Its CRF."""
+        """Make a CRF with these settings."""
         return DenseCRF(params, self.backend, tolerance=self.tolerance)
 
 
@@ -63,14 +63,17 @@ RIVALS = (REFERENCE, Rival("numba", "numba"), Rival("numba, no skipping", "numba
 
 
 def scene_case(size: Size, seed: int = 0) -> Case:
-    """A drawn street scene, and what a network of middling quality would say about it."""
+    """Draw a street scene, and imitate what a network of middling quality would say about it."""
     height, width, classes = SIZES[size]
     image, ids = scenes.render(seed, 0, height, width)
     return Case(size, image, imitate(np.searchsorted(sorted(scenes.CLASS_IDS.values()), ids), classes, seed))
 
 
 def folder_cases(folder: str, classes: int, limit: int) -> Iterator[Case]:
-    """The folder's first images; probabilities from their brightness, as no labels are asked for."""
+    """Yield the folder's first images, with probabilities made from their brightness, since there are no labels.
+
+    Raises UserError if the folder holds no images.
+    """
     files = sorted(path for path in Path(folder).glob("*") if path.suffix.lower() in ENDINGS)[:limit]
     if not files:
         raise UserError(f"no images ({', '.join(ENDINGS)}) in {folder}: give a folder that holds some")
@@ -80,9 +83,9 @@ def folder_cases(folder: str, classes: int, limit: int) -> Iterator[Case]:
 
 
 def imitate(labels: NDArray[Any], classes: int, seed: int) -> NDArray[np.float32]:
-    """Smoothed labels with smooth noise, as a network at stride 8 gives them; H×W → float32 C×H×W.
+    """Imitate the probabilities of a network at stride 8: labels H×W, smoothed, with smooth noise → float32 C×H×W.
 
-    Labels are dealt out to all classes by columns of the image.
+    Labels are shifted in the middle and the right third of the image, so that more classes occur.
     """
     height, width = labels.shape
     labels = (labels + np.arange(width) * 3 // width * 7) % classes
@@ -98,7 +101,7 @@ def imitate(labels: NDArray[Any], classes: int, seed: int) -> NDArray[np.float32
 
 
 def _box(plane: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
-    """Mean over a square window, cut off at the borders."""
+    """Return the mean of every pixel's square window, which is cut off at the borders; H×W → float32 H×W."""
     for axis in (0, 1):
         sums = np.insert(np.cumsum(plane, axis=axis, dtype=np.float64), 0, 0, axis=axis)
         at = np.arange(plane.shape[axis])
@@ -109,7 +112,7 @@ def _box(plane: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
 
 
 def compare(case: Case, params: CRFParams, rivals: tuple[Rival, ...], repeats: int) -> list[dict[str, Any]]:
-    """Seconds (median, the rivals take turns), and difference from the first rival's beliefs and labels."""
+    """Measure each rival's median seconds, in turn, and how its probabilities and labels differ from the first's."""
     crfs = [rival.make(params) for rival in rivals]
     beliefs = [crf.refine(case.image, case.probabilities) for crf in crfs]
     seconds: list[list[float]] = [[] for _ in rivals]
@@ -133,7 +136,7 @@ def compare(case: Case, params: CRFParams, rivals: tuple[Rival, ...], repeats: i
 
 
 def throughput(case: Case, params: CRFParams, rival: Rival, images: int, processes: int) -> float:
-    """Images a second of so many processes, one thread each."""
+    """Measure images per second of this many processes together, with one thread each."""
     context = multiprocessing.get_context("spawn")
     gate, times = context.Barrier(processes), context.Queue()
     workers = [context.Process(target=_work, args=(case, params, rival, images, gate, times)) for _ in range(processes)]
@@ -141,14 +144,14 @@ def throughput(case: Case, params: CRFParams, rival: Rival, images: int, process
 
 
 def memory(case: Case, params: CRFParams, rival: Rival) -> float:
-    """Peak memory in MiB that refining takes in a process of its own, inputs and imports apart."""
+    """Measure the peak memory in MiB that refining takes in a process of its own, without inputs and imports."""
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     return _run([context.Process(target=_weigh, args=(case, params, rival, results))], results)[0]
 
 
 def _run(workers: list[Any], results: Any) -> list[float]:
-    """Start the processes with one thread each, and collect one number of each."""
+    """Start the processes with one thread each, and collect one number from each."""
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     try:
@@ -180,7 +183,7 @@ def _weigh(case: Case, params: CRFParams, rival: Rival, results: Any) -> None:
     corner = case.image[:8, :8]
     classes = len(case.probabilities)
     crf.refine(corner, np.full((classes, *corner.shape[:2]), 1 / classes, np.float32))
-    # Linux forgets the peak so far.
+    # Make Linux forget the peak so far.
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     before = _status("VmRSS")
     crf.refine(case.image, case.probabilities)
@@ -188,13 +191,13 @@ def _weigh(case: Case, params: CRFParams, rival: Rival, results: Any) -> None:
 
 
 def _status(name: str) -> int:
-    """A number of kilobytes from this process's status."""
+    """Return an entry of this process's status, in kilobytes."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Results as lines of text."""
+    """Format the results as lines of text."""
     head = f"{'case':<24}{'CRF':>4} {'rival':<20}{'s':>9}{'× faster':>10}{'max |ΔQ|':>11}{'labels agree':>14}"
     memory = f"{'MiB':>7}{'images/s':>10}"
     lines = [head + memory]

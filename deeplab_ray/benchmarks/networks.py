@@ -1,6 +1,6 @@
-"""Speed of the paper's networks: its table of kernels, and a training step against an independent one.
+"""Speed of the paper's networks: its table of kernels, and a training step against torchvision's.
 
-Every figure is a ratio of things measured in one run, in turn, on the same machine.
+Trust the ratios: both sides of each are measured in one run, in turn, on the same machine.
 """
 
 import gc
@@ -24,7 +24,7 @@ from deeplab_ray.training.optimizer import build_optimizer
 from deeplab_ray.training.step import train_step
 
 CLASSES = 21
-# Preset, its head as a text, and training speed in images/s in the paper.
+# Preset, description of its head, and the training speed in the paper in images/s.
 KERNELS = (
     ("voc12-vgg16-k7r4", "7×7, rate 4", 1.44),
     ("voc12-vgg16-k4r4", "4×4, rate 4", 2.90),
@@ -47,9 +47,9 @@ class KernelRow:
 
 
 def measure_kernels(size: int, batch: int, repeats: int, train: bool) -> list[KernelRow]:
-    """Speed of LargeFOV's four variants on crops of size × size: training steps, or forward passes alone.
+    """Measure the speed of LargeFOV's four variants on crops of size × size: training steps, or forward passes alone.
 
-    The best of `repeats` after one that is not counted; a network at a time, since they are large.
+    The fastest of `repeats` counts, after one that is not counted. Only one network is in memory at a time.
     """
     rows = []
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -71,7 +71,7 @@ def measure_kernels(size: int, batch: int, repeats: int, train: bool) -> list[Ke
 
 
 def format_kernels(rows: list[KernelRow]) -> str:
-    """The table beside the paper's, speeds also as multiples of the slowest's."""
+    """Format the rows beside the paper's figures, with speeds also as multiples of the slowest."""
     head = f"{'kernel':<13} {'FOV':>4} {'parameters':>12} {'G mult-adds':>11}"
     lines = [f"{head} {'images/s':>9} {'×':>5} {'paper':>6} {'×':>5}"]
     slowest = rows[0]
@@ -91,34 +91,37 @@ class StepRow:
     name: str
     images_per_s: float
     multiply_adds: int
-    """Of one image's forward pass; a step takes about three times as many."""
+    """Multiply-adds of one image's forward pass; a step takes about three times as many."""
     peak_bytes: int
-    """Largest memory taken on the GPU; 0 on CPU."""
+    """Peak memory on the GPU; 0 on CPU."""
 
     @property
     def flops(self) -> float:
-        """Floating-point operations a second, forward and backward."""
+        """Floating-point operations per second, forward and backward."""
         return 2 * 3 * self.multiply_adds * self.images_per_s
 
 
 @dataclass(frozen=True)
 class StepComparison:
-    """Ours against torchvision's, in one run."""
+    """Our training step against torchvision's, measured in one run."""
 
     device: str
     ours: StepRow
     rival: StepRow
     matrix_flops: float
-    """Operations a second that the device reaches on large bfloat16 matrices."""
+    """Operations per second that the device reaches on large bfloat16 matrices."""
 
     @property
     def ratio(self) -> float:
-        """Ours over the rival's, in multiply-adds a second."""
+        """Our multiply-adds per second over the rival's."""
         return self.ours.flops / self.rival.flops
 
 
 def compare_steps(size: int, batch: int, repeats: int, precision: Precision, compiled: bool) -> StepComparison:
-    """ResNet-101 ASPP MSC under `train_step` against torchvision's deeplabv3_resnet101 in plain float32."""
+    """Measure ResNet-101 ASPP MSC under `train_step` against torchvision's deeplabv3_resnet101 in plain float32.
+
+    precision, compiled: of our step.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = _batch(size, batch, device)
 
@@ -126,7 +129,7 @@ def compare_steps(size: int, batch: int, repeats: int, precision: Precision, com
         config = DeepLabV2Config("resnet101", "aspp-l", weights="random", msc=True)
         torch.manual_seed(0)
         model = create(config, CLASSES).on(device)
-        # As a random net starts; without statistics its activations would grow block by block.
+        # As training does with random weights: without statistics, activations would grow from block to block.
         model.calibrate(data[0][:2])
         count = measure_network(config, CLASSES, size, size).multiply_adds
         step = _our_step(model, data, precision, compiled)
@@ -143,14 +146,14 @@ def compare_steps(size: int, batch: int, repeats: int, precision: Precision, com
         step = _plain_step(model, data)
         return _measure_step("torchvision deeplabv3_resnet101", step, count, batch, repeats, device)
 
-    # One at a time, each with the whole memory.
+    # One at a time, so that each has the whole memory.
     first, second = ours(), rival()
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     return StepComparison(name, first, second, _matrix_flops(device))
 
 
 def format_steps(found: StepComparison) -> str:
-    """Both networks, and the ratio of their multiply-adds a second."""
+    """Format both networks' figures, and the ratio of their multiply-adds per second."""
     lines = [
         f"{'training step':<32} {'images/s':>9} {'G mult-adds':>11} {'TFLOP/s':>8} {'of bf16 rate':>12} {'peak GiB':>9}"
     ]
@@ -174,7 +177,7 @@ def _batch(size: int, batch: int, device: torch.device) -> tuple[Tensor, Tensor]
 def _our_step(
     model: Network, data: tuple[Tensor, Tensor], precision: Precision = "float32", compiled: bool = False
 ) -> Callable[[], object]:
-    # A rate at which random weights stay finite over the repeats.
+    # At this rate random weights stay finite over the repeats.
     optimizer = build_optimizer(model, SolverConfig(learning_rate=1e-8))
     model.train()
     forward = cast(nn.Module, torch.compile(model)) if compiled else model
@@ -193,7 +196,7 @@ def _forward(model: Network, size: int, batch: int) -> Callable[[], object]:
 
 
 def _plain_step(model: nn.Module, data: tuple[Tensor, Tensor]) -> Callable[[], object]:
-    """What a reader of torchvision's documentation writes."""
+    """Return a training step as a reader of torchvision's documentation would write it."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-8, momentum=0.9, weight_decay=5e-4)
     images = data[0].permute(0, 3, 1, 2).float().contiguous() / 255
     labels = data[1].long()
@@ -236,7 +239,7 @@ def _measure_step(
 
 
 def _times(step: Callable[[], object], repeats: int, device: torch.device) -> list[float]:
-    """Seconds of each repeat, after a first that is not counted."""
+    """Return the seconds of each repeat, after a first that is not counted."""
     seconds = []
     for _ in range(repeats + 1):
         start = time.perf_counter()

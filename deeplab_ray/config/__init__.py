@@ -1,1 +1,1 @@
-"""What a run can be told: the recipe, the resources, how images are scored, what a search tries."""
+"""Options of a run: the recipe, the resources, how images are scored, what a search tries."""

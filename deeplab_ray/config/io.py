@@ -1,4 +1,4 @@
-"""Config dataclasses ↔ JSON text, checked on the way in."""
+"""Config dataclasses to and from JSON text, which is checked when it is read."""
 
 import dataclasses
 import json
@@ -14,12 +14,12 @@ T = TypeVar("T")
 
 
 def to_json(config: Any) -> str:
-    """A config dataclass as indented JSON."""
+    """Return a config dataclass as indented JSON."""
     return json.dumps(as_dict(config), indent=2) + "\n"
 
 
 def as_dict(config: Any) -> dict[str, Any]:
-    """A config dataclass, and those in it, as dicts; that of a network has its `name`, too."""
+    """Return a config dataclass, and those inside it, as dicts; the dict of a network's options has its `name`, too."""
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     if isinstance(config, NetworkConfig):
         values = {"name": config.name, **values}
@@ -29,8 +29,9 @@ def as_dict(config: Any) -> dict[str, Any]:
 def from_json(text: str, kind: type[T], where: str = "config") -> T:
     """Build the dataclass `kind` from JSON text; keys that are left out keep their defaults.
 
-    Raises UserError for text that is not JSON, for unknown keys, for values of a wrong type and for what the
-    dataclass itself refuses.
+    where: the source of the text, for messages.
+    Raises UserError if the text is not JSON, a key is unknown or missing, or a value has a wrong type or is refused by
+    the dataclass itself.
     """
     try:
         value = json.loads(text)
@@ -40,22 +41,22 @@ def from_json(text: str, kind: type[T], where: str = "config") -> T:
 
 
 def load(uri: str, kind: type[T]) -> T:
-    """The dataclass `kind` from a JSON file at a path or s3:// URI; UserError if there is none or it is wrong."""
+    """Read the dataclass `kind` from a JSON file at a path or s3:// URI; UserError if it cannot be read or is wrong."""
     return from_json(read_text(uri, kind.__name__), kind, uri)
 
 
 def read_text(uri: str, what: str) -> str:
-    """The text of a file at a path or s3:// URI; UserError, naming `what` it should hold, if it cannot be read."""
+    """Read the text of a file at a path or s3:// URI; UserError, naming `what` it should hold, if that fails."""
     try:
         return locate(uri).read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"no {what} can be read at {uri} ({type(error).__name__}): give a JSON file that a job wrote"
+            f"no {what} can be read from {uri} ({type(error).__name__}): give a JSON file that a job wrote"
         ) from None
 
 
 def from_dict(value: Any, kind: type[T], where: str) -> T:
-    """Build the dataclass `kind` from what `as_dict` made; see `from_json`."""
+    """Build the dataclass `kind` from what `as_dict` returned; see `from_json`."""
     return _build(kind, value, where)
 
 
@@ -85,7 +86,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:
 
 
 def _dataclass(hint: Any) -> Any:
-    """The dataclass that a field holds, also where it may be None."""
+    """Return the dataclass that a field holds, even if the field may be None; None for other fields."""
     return next((kind for kind in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(kind)), None)
 
 
@@ -93,5 +94,5 @@ def _network(value: dict[str, Any], where: str) -> tuple[type[NetworkConfig], di
     kinds = NetworkConfig.kinds()
     name = value.get("name")
     if not isinstance(name, str) or name not in kinds:
-        raise UserError(f"{where}: there is no network {name!r} here: known are {', '.join(sorted(kinds))}")
+        raise UserError(f"{where}: unknown network {name!r}: choose from {', '.join(sorted(kinds))}")
     return kinds[name], {key: item for key, item in value.items() if key != "name"}

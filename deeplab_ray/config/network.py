@@ -1,4 +1,4 @@
-"""What every network is told, whichever it is."""
+"""Options that every network has."""
 
 import math
 from dataclasses import dataclass
@@ -9,13 +9,14 @@ from deeplab_ray.checks import check_types, require
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """Options of a network. Every network has a subclass of its own, with its own options (see `models.network`).
+    """Options of a network. Each network has its own subclass with further options (see `models.network`).
 
-    In JSON an object with the network's `name` beside its options; on the command line a flag for each option.
+    In JSON they are an object with the network's `name` beside its options; on the command line each is a flag.
+    Raises UserError if a value is of a wrong type or out of range.
     """
 
     name: ClassVar[str] = ""
-    """What recipes call the network."""
+    """The network's name in recipes."""
     built_by: ClassVar[Any] = None
     """The network's class; `models.network.register` sets it."""
     step: ClassVar[int] = 1
@@ -23,9 +24,9 @@ class NetworkConfig:
     remainder: ClassVar[int] = 0
 
     weights: str = "random"
-    """Start: "random", or a path or s3:// URI of a file of weights or of a checkpoint."""
+    """Weights to start from: "random", or a path or s3:// URI of a file of weights or of a checkpoint."""
     channels: int = 3
-    """Channels of an image; pretrained weights are for 3 (red, green, blue)."""
+    """Number of channels of an image; pretrained weights are for 3 (red, green, blue)."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -33,19 +34,19 @@ class NetworkConfig:
 
     @classmethod
     def kinds(cls) -> dict[str, type["NetworkConfig"]]:
-        """Every network that is known in this process, by name."""
+        """Return the options of every network whose module is imported, by the network's name."""
         found: dict[str, type[NetworkConfig]] = {}
         for kind in cls.__subclasses__():
             found |= {kind.name: kind, **kind.kinds()} if kind.name else kind.kinds()
         return found
 
     def nearest_side(self, pixels: float) -> int:
-        """The side that fits this network's grid and is nearest to so many pixels, at least 17 where any fits."""
+        """Return the side in pixels, at least 17, that fits this network's grid and is nearest to `pixels`."""
         side = self.remainder + self.step * round((pixels - self.remainder) / self.step)
         return max(side, self.remainder + self.step * math.ceil((17 - self.remainder) / self.step))
 
     def check_side(self, what: str, pixels: int) -> None:
-        """Raise UserError where a square of so many pixels does not fit this network's grid."""
+        """Raise UserError, naming `what` it is the side of, if a side of `pixels` does not fit this network's grid."""
         fits = pixels >= 17 and pixels % self.step == self.remainder
         smallest = self.nearest_side(17)
         lower = max(smallest, pixels - (pixels - self.remainder) % self.step)
@@ -57,5 +58,5 @@ class NetworkConfig:
         )
 
     def shares_classifier(self, other: "NetworkConfig") -> bool:
-        """Whether the last layers of a network trained as `other` serve this one, if the classes are the same."""
+        """Return whether this network can take the last layers of one trained as `other` for the same classes."""
         return type(self) is type(other)

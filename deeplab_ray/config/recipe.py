@@ -1,6 +1,6 @@
 """The recipe: all that decides what is learned.
 
-Its defaults are those of DeepLab v2 (Chen et al., PAMI 2017, section 4) and stand nowhere else.
+Its defaults are those of DeepLab v2 (Chen et al., PAMI 2017, section 4), and are written nowhere else.
 """
 
 import math
@@ -26,7 +26,7 @@ class AugmentConfig:
     """Random scale, mirror and crop of training images."""
 
     crop: int = 321
-    """Side of the square training crop in pixels, of those that fit the network (DeepLab: ≡ 1 (mod 8))."""
+    """Side of the square training crop in pixels; it must fit the network (DeepLab: ≡ 1 (mod 8))."""
     scale_min: float = 0.5
     """Smallest factor of the random scale."""
     scale_max: float = 1.5
@@ -34,10 +34,10 @@ class AugmentConfig:
     mirror: bool = True
     """Mirror half of the samples left to right."""
     small_share: float = 0.0
-    """Share of the iterations, the first ones, that see smaller crops of images smaller in the same proportion:
-    progressive resizing, for random weights, which learn as much from them at a fraction of the cost."""
+    """Share of the iterations, from the first on, that see smaller crops of images scaled down alike (progressive
+    resizing): random weights learn as much from them at a fraction of the cost."""
     small_scale: float = 0.67
-    """How large those are against the others; the crop is the nearest that fits the grid."""
+    """Size of the smaller crops relative to the others; the nearest crop that fits the network's grid is taken."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -45,7 +45,7 @@ class AugmentConfig:
         require(0 < self.small_scale <= 1, f"small_scale {self.small_scale} must lie in (0, 1]")
         require(
             0 < self.scale_min <= self.scale_max <= 8,
-            f"scales {self.scale_min}..{self.scale_max} are no range: need 0 < scale_min <= scale_max <= 8",
+            f"scales {self.scale_min}..{self.scale_max} are not a range: need 0 < scale_min <= scale_max <= 8",
         )
 
 
@@ -56,7 +56,7 @@ class SolverConfig:
     learning_rate: float = 2.5e-4
     """Base learning rate of the weights; biases learn at twice this rate."""
     classifier_factor: float = 10.0
-    """How many times faster the classifier learns: it starts at random, on a trunk that is pretrained."""
+    """How many times faster the classifier learns, since it starts at random on a pretrained trunk."""
     policy: Policy = "poly"
     """poly: rate × (1 − i/iterations)^power; step: rate × step_factor every step_every iterations; fixed: rate."""
     power: float = 0.9
@@ -64,9 +64,9 @@ class SolverConfig:
     step_every: int = 2000
     """Iterations between two steps of the step policy."""
     step_factor: float = 0.1
-    """What a step of the step policy multiplies the rate by."""
+    """Factor by which each step of the step policy multiplies the rate."""
     warmup: int = 0
-    """Iterations of linear warm-up to the policy's rate; helps random weights."""
+    """Iterations of linear warm-up to the policy's rate; this helps random weights."""
     iterations: int = 20_000
     """Number of weight updates."""
     batch: int = 10
@@ -75,14 +75,14 @@ class SolverConfig:
     """Momentum of SGD. The rate multiplies the velocity, as in PyTorch; in Caffe the velocity is made of steps, rates
     and all. Where the rate changes they differ: by 0.1 % of the weights after 2000 updates under poly or step."""
     nesterov: bool = False
-    """Nesterov's momentum instead of the paper's: faster from random weights."""
+    """Use Nesterov's momentum instead of the paper's: random weights learn faster."""
     weight_decay: float = 5e-4
-    """L2 penalty of the weights; biases that the recipe exempts have none."""
+    """L2 penalty of the weights; biases have none."""
     normalise: bool = True
-    """Divide the loss by the number of labelled pixels; FCN's is their sum."""
+    """Divide the loss by the number of labelled pixels; FCN does not."""
     class_balance: float = 0.0
-    """What a pixel counts in the loss is in proportion to its class's frequency^−class_balance. 0: all the same, as the
-    paper's; 1: all classes the same (median frequency balancing: Eigen and Fergus, ICCV 2015; SegNet)."""
+    """Weight a pixel in the loss by its class's frequency^−class_balance. 0: all pixels alike, as in the paper; 1: all
+    classes alike (median frequency balancing: Eigen and Fergus, ICCV 2015; SegNet)."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -107,7 +107,8 @@ class SolverConfig:
 class Recipe:
     """One training: network, augmentation, solver, data splits, and how the result is tested.
 
-    It is saved beside every result (`io.to_json`) and can be given back (`io.from_json`).
+    It is saved beside every result (`io.to_json`) and can be given back (`io.from_json`). Raises UserError if a value
+    is out of range, or the crop or tile does not fit the network.
     """
 
     network: Annotated[NetworkConfig, FLAT]
@@ -133,11 +134,11 @@ class Recipe:
 
     @property
     def small_iterations(self) -> int:
-        """How many iterations, the first ones, have small crops."""
+        """Number of iterations, from the first on, that have small crops."""
         return round(self.augment.small_share * self.solver.iterations)
 
     def augmentation(self, iteration: int) -> AugmentConfig:
-        """Scale and crop of an iteration's samples."""
+        """Return the augmentation of an iteration's samples, with its crop and scales."""
         if iteration >= self.small_iterations:
             return self.augment
         full = self.augment

@@ -30,7 +30,7 @@ class TrainingResources:
     keep_checkpoints: int = 2
     """How many of the newest checkpoints are kept."""
     autoscaling: bool = False
-    """Count on nodes that the autoscaler has yet to bring: do not check that the workers fit now."""
+    """Count on nodes that the autoscaler will add: do not check that the workers fit now."""
     max_failures: int = 3
     """How often the worker group may be restarted from its last checkpoint after a worker died."""
 
@@ -52,13 +52,13 @@ class TrainingResources:
 
 @dataclass(frozen=True)
 class InferenceResources:
-    """What inference takes of the cluster: by default all that is there."""
+    """What inference takes of the cluster: by default all of it."""
 
     gpus_per_predictor: float | None = None
     """GPUs of each actor with the network; unset: 1 if the cluster has GPUs, else 0 (predict on CPU)."""
     autoscaling: bool = False
-    """Count on nodes that the autoscaler has yet to bring: start with one actor of a kind, and grow with the
-    cluster (on CPUs the network keeps one)."""
+    """Count on nodes that the autoscaler will add: start with one actor of each kind, and grow with the cluster
+    (without GPUs the network keeps one actor)."""
 
     def __post_init__(self) -> None:
         check_types(self)

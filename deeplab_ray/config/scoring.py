@@ -1,4 +1,4 @@
-"""How images are scored."""
+"""Options of scoring: scales, mirror images and tiles."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ class ScoringConfig:
     """How images are scored in validation, evaluation and prediction."""
 
     test_scales: tuple[float, ...] = (1.0,)
-    """Factors at which an image is scored; the scores are averaged. Empty: the image as it is."""
+    """Factors by which an image is scaled to be scored; the scores are averaged. Empty: score the image as it is."""
     test_mirror: bool = False
     """Average with the scores of the mirrored image, too."""
     tile: int = 0
-    """Side in pixels of the tiles that larger images are scored in; 0: whole images."""
+    """Side in pixels of the tiles in which larger images are scored; 0: score whole images."""
     tile_overlap: int = 128
-    """Pixels that neighbouring tiles share at least; their scores are blended there."""
+    """Least overlap of neighbouring tiles in pixels; their scores are blended there."""
 
     def __post_init__(self) -> None:
         check_types(self)

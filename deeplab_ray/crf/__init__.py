@@ -3,7 +3,7 @@
 from deeplab_ray.crf import PAPER_CRFS, CRFParams, DenseCRF
 
 crf = DenseCRF(PAPER_CRFS["deeplab-v2-resnet101-voc12"])
-beliefs = crf.refine(image, probabilities)  # uint8 H×W×3, float32 C×H×W → float32 C×H×W
+probabilities = crf.refine(image, probabilities)  # uint8 H×W×3, float32 C×H×W → float32 C×H×W
 """
 
 from deeplab_ray.crf.model import DenseCRF

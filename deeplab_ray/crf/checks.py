@@ -1,4 +1,4 @@
-"""What every backend demands of its input, in sentences."""
+"""Checks of the CRF's input, the same for every backend."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 SMALLEST = 1e-5
-"""Probabilities are clamped here, as the original does, so that a certain network can be overruled."""
+"""Probabilities are clamped to at least this, as in the original, so that the CRF can overrule a certain network."""
 SUM_TOLERANCE = 1e-3
-"""How far a pixel's probabilities may sum from one."""
+"""How far the sum of a pixel's probabilities may be from one."""
 MOST_CLASSES = 512
 
 
 def check_image(image: NDArray[np.uint8]) -> None:
-    """ValueError unless the image is uint8 H×W×3 and not empty."""
+    """Raise ValueError unless the image is uint8 H×W×3 and not empty."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"the image must be uint8 H×W×3, not {image.dtype} {image.shape}")
     if image.size == 0:
@@ -21,7 +21,7 @@ def check_image(image: NDArray[np.uint8]) -> None:
 
 
 def check_planes(planes: NDArray[np.float32], image: NDArray[np.uint8], name: str) -> None:
-    """ValueError unless `planes` (probabilities or energies) is floating C×H×W of the image's size."""
+    """Raise ValueError unless `planes` (probabilities or energies) is floating-point C×H×W of the image's size."""
     if not np.issubdtype(planes.dtype, np.floating):
         raise ValueError(f"{name} must be floating-point numbers, not {planes.dtype}")
     if planes.ndim != 3 or planes.shape[1:] != image.shape[:2] or planes.shape[0] < 2:
@@ -31,7 +31,10 @@ def check_planes(planes: NDArray[np.float32], image: NDArray[np.uint8], name: st
 
 
 def check_values(energies: bool, off: float, negative: bool) -> None:
-    """ValueError for what are no probabilities, or not finite, by what `measure_values` returns."""
+    """Raise ValueError if the values are not finite or not probabilities; energies need only be finite.
+
+    off, negative: what `measure_values` returned.
+    """
     if energies:
         if not np.isfinite(off):
             raise ValueError("energies must be finite")
@@ -42,25 +45,25 @@ def check_values(energies: bool, off: float, negative: bool) -> None:
 
 
 def measure_values(planes: NDArray[Any]) -> tuple[float, bool]:
-    """The largest |Σp − 1| (infinite where a value is not finite), and whether a value is negative."""
+    """Return the largest |Σp − 1| (infinite if a value is not finite), and whether any value is negative."""
     off = float(np.abs(planes.sum(axis=0) - 1).max())
     return (off if off == off else np.inf), bool((planes < 0).any())
 
 
 def check_compatibility(compatibility: NDArray[np.float32] | None) -> None:
-    """ValueError unless compatibility is None, a finite vector, or a finite symmetric matrix."""
+    """Raise ValueError unless the compatibility is None, a finite vector, or a finite symmetric matrix."""
     if compatibility is None:
         return
     if not np.isfinite(compatibility).all():
         raise ValueError("the compatibility must be finite")
     if compatibility.ndim == 1 or (compatibility.ndim == 2 and len(set(compatibility.shape)) == 1):
         if compatibility.ndim == 2 and not np.array_equal(compatibility, compatibility.T):
-            raise ValueError("the compatibility matrix must be symmetric: what a costs beside b, b costs beside a")
+            raise ValueError("the compatibility matrix must be symmetric: a beside b must cost as much as b beside a")
         return
-    raise ValueError(f"the compatibility must be one number a class (C) or a matrix C×C, not {compatibility.shape}")
+    raise ValueError(f"the compatibility must be one number per class (C) or a matrix C×C, not {compatibility.shape}")
 
 
 def check_classes(compatibility: NDArray[np.float32] | None, classes: int) -> None:
-    """ValueError where the compatibility is for another number of classes."""
+    """Raise ValueError if the compatibility is for another number of classes."""
     if compatibility is not None and len(compatibility) != classes:
         raise ValueError(f"the compatibility is for {len(compatibility)} classes, the image has {classes}")

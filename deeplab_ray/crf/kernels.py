@@ -1,15 +1,15 @@
-"""The mean-field iteration's kernels over two lattices, compiled once for each width of row (see simd.py).
+"""Kernels of the mean-field iteration over two lattices, compiled once for each width of row (see simd.py).
 
-A `sweep` takes every pixel through one iteration: it slices from the lattices' `value`, and splats its beliefs into
-`delta`, which, blurred in place, is the next iteration's `value`.
+`sweep` takes every pixel through one iteration: the pixel slices its message from the lattices' `value` and splats its
+beliefs into `delta`. `delta`, blurred in place, is the next iteration's `value`.
 
-Once most pixels rest, `update` takes only those that may change, and `delta` collects changes, which are blurred and
-added to `value`. `moved` adds up each vertex's largest change, which bounds what a pixel would find different if it
-sliced again.
+Once most pixels have settled, `update` takes only those that may change. `delta` then collects changes of beliefs,
+which are blurred and added to `value`. `moved` adds up each vertex's largest change, which bounds the change of a
+pixel's message.
 
-A pixel's classes are one row of at most 32 lanes, or several rows ("blocks") where there are more classes.
-Vertices' rows are stored block by block, pixels' rows pixel by pixel.
-Indices are unsigned where it matters: Numba lets signed ones count from the end, at a price.
+A pixel's classes are one row of at most 32 lanes, or several rows ("blocks") if there are more classes.
+Rows of vertices are stored block by block, rows of pixels pixel by pixel.
+Indices are unsigned where speed matters: Numba lets signed ones count from the end, which costs time.
 """
 
 from typing import Any
@@ -33,27 +33,27 @@ from deeplab_ray.crf.simd import (
 )
 
 _AHEAD = 4
-"""Pixels whose rows are fetched in advance."""
+"""How many pixels in advance rows are prefetched."""
 _UNSEEN = np.float32(0.25)
-"""A new belief that differs by no more than this part of the tolerance is not passed on."""
+"""A belief whose change is at most this share of the tolerance is not splatted."""
 _SOON = 12
-"""Rows of a chain fetched in advance."""
+"""How many rows of a chain in advance are prefetched."""
 _LEAST, _MOST = np.float32(1e-9), np.float32(1e30)
-"""Sums between these of e to the scores have lost nothing to the clamps of `exponential`."""
+"""If a pixel's sum of exponentials lies between these, the clamps of `exponential` have lost nothing."""
 _RUN = 32
-"""Pixels whose numbers are moved plane by plane: as many as lie side by side."""
+"""Pixels that are copied plane by plane at a time: as many as lie side by side in the order of visiting."""
 _BATCH = 256
-"""Pixels tested before those of them that need it are updated."""
+"""Pixels that are tested together, before those that need it are updated."""
 
 
 @numba.njit(nogil=True, cache=True)
 def gather(
     planes: Any, order: Any, energies: Any, smallest: Any, padding: Any, scores: Any, numbers: Any
 ) -> tuple[Any, Any]:
-    """planes C×H·W of probabilities, or energies → rows of scores: log-probabilities clamped from below, −energies.
+    """Turn planes C×H·W into rows of scores: log-probabilities clamped from below, or −energies.
 
-    padding: the rows that a pixel without scores would have: 0, and −1e30 in lanes without a class. numbers: those of
-    scores. Returns the largest |Σp − 1| (infinite where a value is not finite), and whether a value is negative.
+    padding: what is added to every pixel's rows: 0, and −1e30 in lanes without a class. numbers: the memory of scores
+    as float32. Returns the largest |Σp − 1| (infinite if a value is not finite), and whether a value is negative.
     """
     classes, pixels = planes.shape[0], np.uint64(len(order))
     blocks = np.uint64(len(padding))
@@ -86,7 +86,7 @@ def gather(
 
 @numba.njit(nogil=True, cache=True)
 def scatter(numbers: Any, order: Any, planes: Any) -> None:
-    """Rows of pixels → planes C×H·W."""
+    """Copy the pixels' rows (numbers: float32) into planes C×H·W."""
     lanes = np.uint64(len(numbers)) // np.uint64(len(order))
     for start in range(0, len(order), _RUN):
         stop = min(start + _RUN, len(order))
@@ -98,7 +98,7 @@ def scatter(numbers: Any, order: Any, planes: Any) -> None:
 
 @numba.njit(nogil=True, cache=True)
 def label(beliefs: Any, lanes: Any, order: Any, labels: Any) -> None:
-    """Index of the largest belief of each pixel, the first of equals."""
+    """Set each pixel's label to the index of its largest belief, the first of equals."""
     blocks = len(beliefs) // len(order)
     for p in range(len(order)):
         best, which = np.float32(-1), 0
@@ -112,7 +112,7 @@ def label(beliefs: Any, lanes: Any, order: Any, labels: Any) -> None:
 
 @numba.njit(nogil=True, cache=True)
 def _message(p: Any, far_v: Any, far_w: Any, far_value: Any, near_v: Any, near_w: Any, near_value: Any) -> Any:
-    """What a pixel slices from its vertices."""
+    """Return the message that a pixel slices from its vertices."""
     message = far_w[p, 0] * load(far_value, far_v[p, 0])
     for k in range(1, 6):
         message = fma(far_w[p, k], load(far_value, far_v[p, k]), message)
@@ -133,10 +133,10 @@ def _splat(p: Any, row: Any, far_v: Any, far_w: Any, far_delta: Any, near_v: Any
 
 @numba.njit(nogil=True, cache=True)
 def _powers(row: Any) -> Any:
-    """e to the scores, up to a factor, and their sum.
+    """Return e to the scores, up to a common factor, and their sum.
 
-    Scores are logarithms of probabilities and messages of a few units, so that hardly ever must their largest be
-    found and taken off first, which costs as much as the rest.
+    Scores are logarithms of probabilities plus messages of a few units. So the largest hardly ever has to be found and
+    subtracted first, which costs as much as the rest.
     """
     powers = exponential(row)
     added = total(powers)
@@ -151,14 +151,14 @@ def sweep(
     scores: Any, beliefs: Any, limit: Any, far: Any, near: Any, tolerance: Any, gain: Any, labels: Any, numbers: Any,
     slices: Any, keeps: Any, splats: Any,
 ) -> None:  # fmt: skip
-    """One mean-field iteration of every pixel: slice, softmax, splat.
+    """Run one mean-field iteration of every pixel: slice, softmax, splat.
 
-    far, near: the bilateral and the spatial kernel's offsets, weights, value, delta. slices: whether there is anything
-    to slice yet. keeps: store the beliefs and `limit`, for `update`. splats: whether another iteration follows.
-    labels: None (Potts), one row of a diagonal compatibility, or a row for each class of the full matrix, whose
-    products use `numbers`, one row.
+    far, near: offsets, weights, value and delta of the bilateral and of the spatial kernel. slices: whether there is
+    anything to slice yet. keeps: whether to store beliefs and `limit`, for `update`. splats: whether another iteration
+    follows. labels: the compatibility: None (Potts), one row (a diagonal), or a row for each class (a full matrix).
+    numbers: scratch memory of one row, for the full matrix.
     """
-    # Unpacked once: taking an array out of a tuple counts references.
+    # Unpacked once, because taking an array out of a tuple counts references.
     far_v, far_w, far_value, far_delta = far
     near_v, near_w, near_value, near_delta = near
     for i in range(len(limit)):
@@ -190,7 +190,10 @@ def sweep_wide(
     scores: Any, beliefs: Any, limit: Any, far: Any, near: Any, tolerance: Any, gain: Any, labels: Any, numbers: Any,
     slices: Any, keeps: Any, splats: Any,
 ) -> None:  # fmt: skip
-    """`sweep` for pixels of several rows; numbers: rows and numbers of a pixel's scores and message. Fills no limit."""
+    """Do as `sweep` for pixels of several rows, but fill no `limit`.
+
+    numbers: scratch memory of a pixel's scores and message, as rows and as float32.
+    """
     far_v, far_w, far_value, far_delta = far
     near_v, near_w, near_value, near_delta = near
     rows, flat = numbers
@@ -239,7 +242,7 @@ def sweep_wide(
 
 @numba.njit(nogil=True, cache=True)
 def _met(p: Any, far_v: Any, far_w: Any, far_moved: Any, near_v: Any, near_w: Any, near_moved: Any) -> Any:
-    """What the pixel's vertices have moved so far, as it would slice them."""
+    """Upper bound on the change so far of a pixel's message: what its vertices have moved, sliced."""
     moved = np.float32(0)
     for k in range(6):
         moved += far_w[p, k] * far_moved[far_v[p, k]]
@@ -250,7 +253,7 @@ def _met(p: Any, far_v: Any, far_w: Any, far_moved: Any, near_v: Any, near_w: An
 
 @numba.njit(nogil=True, cache=True)
 def _slack(doubt: Any, tolerance: Any) -> Any:
-    """How far a pixel's scores may move before its belief can have changed by `tolerance`.
+    """Return how far a pixel's scores may move before its belief can have changed by `tolerance`.
 
     With the doubt η = 1 − max Q and scores that move by at most x, no belief changes by more than η (e^2x − 1);
     log(1 + y) ≥ 2y / (2 + y).
@@ -263,10 +266,10 @@ def update(
     scores: Any, beliefs: Any, limit: Any, far: Any, near: Any, tolerance: Any, gain: Any, labels: Any, numbers: Any,
     splats: Any,
 ) -> Any:  # fmt: skip
-    """`sweep`, of the pixels that may have changed; returns how many they were.
+    """Do as `sweep` for the pixels whose belief may have changed; return their number.
 
-    far, near: with moved, too. limit: what a pixel's vertices may have moved before it is due. gain: how
-    much more scores can move by label compatibility than values.
+    far, near: as for `sweep`, and `moved`. limit: the bound (`_met`) above which a pixel is updated. gain: the largest
+    factor by which the compatibility can scale a message.
     """
     far_v, far_w, far_value, far_delta, far_moved = far
     near_v, near_w, near_value, near_delta, near_moved = near
@@ -278,7 +281,7 @@ def update(
         for i in range(start, min(start + _BATCH, len(limit))):
             p = np.uint64(i)
             moved = _met(p, far_v, far_w, far_moved, near_v, near_w, near_moved)
-            # No branch: which pixels are due cannot be guessed.
+            # No branch, since it could not be predicted.
             due[count], met[count] = p, moved
             count += moved > limit[p]
         updated += count
@@ -309,7 +312,7 @@ def update(
 
 @numba.njit(nogil=True, cache=True)
 def _compare(message: Any, labels: Any, numbers: Any) -> Any:
-    """The message after label compatibility: diagonal or full."""
+    """Return the message after the label compatibility, diagonal or full."""
     if len(labels) == 1:
         return message * load(labels, 0)
     store(numbers[0], 0, message)
@@ -321,7 +324,7 @@ def _compare(message: Any, labels: Any, numbers: Any) -> Any:
 
 @numba.njit(nogil=True, cache=True)
 def blur(chain: Any, begin: Any, end: Any, rows: Any) -> None:
-    """One direction of the blur along chain[begin:end], in place: each row + half of its two neighbours."""
+    """Blur one direction in place along chain[begin:end]: to each row add half of its two neighbours."""
     if begin >= end:
         return
     nothing = 0 * load(rows, 0)
@@ -343,7 +346,7 @@ def blur(chain: Any, begin: Any, end: Any, rows: Any) -> None:
 
 @numba.njit(nogil=True, cache=True)
 def _vertex(entry: Any) -> Any:
-    """The vertex of a chain's entry, which may be its complement."""
+    """Return the vertex of a chain's entry, which may be its complement."""
     return np.uint64(max(entry, ~entry))
 
 
@@ -357,14 +360,14 @@ def blur_sites(inner: Any, sites: Any, rows: Any) -> None:
 
 @numba.njit(nogil=True, cache=True)
 def measure(value: Any, later: Any, moved: Any) -> None:
-    """moved: each vertex's largest change from `value` to `later`."""
+    """Set `moved` to each vertex's largest change from `value` to `later`."""
     for v in range(len(moved)):
         moved[v] = largest(load(later, v) - load(value, v))
 
 
 @numba.njit(nogil=True, cache=True)
 def settle(inner: Any, sites: Any, delta: Any, value: Any, moved: Any) -> None:
-    """`blur_sites` of changes; add them to the values, and clear them."""
+    """Blur the changes `delta` site by site, add them to `value` and to `moved`, and clear them."""
     nothing = 0 * load(delta, 0)
     for s in range(len(sites) - 1):
         for chain, bounds in inner:

@@ -1,13 +1,15 @@
-"""The permutohedral lattice (Adams, Baek and Davis 2010) of one kernel over one image, ready to filter with.
+"""The permutohedral lattice (Adams, Baek and Davis 2010) of one kernel over one image.
 
-A pixel's features, at unit standard deviation, lie in a simplex of d + 1 vertices with barycentric weights; the
-kernel is splat (weights), blur along d + 1 directions, slice (the same weights). Simplices, weights and the order
-of the blur are those of Krähenbühl's code, to the rounding, so results agree with it; the data structures are not:
+A pixel's features, scaled to unit standard deviation, lie in a simplex of d + 1 vertices, with barycentric weights.
+Filtering is splat (by these weights), blur along d + 1 directions, and slice (by the same weights). Simplices, weights
+and the order of the blur are those of Krähenbühl's code, so results agree with it to rounding. The data structures
+are our own:
 
 - Pixels are visited in small tiles, and vertices are numbered in the order in which they are first touched.
-- With colours (d = 5) two linear functions of a vertex's key, its site, depend on the position only. Blurring in
-  the last three directions never leaves a site, so vertices are numbered by site, and a site fits the first-level
-  cache. Keys are packed in 64 bits, the site above; a site's keys share a window of the hash table.
+- With colours (d = 5), two linear functions of a vertex's key depend on the position only; their values are the
+  vertex's site. Blurring in the last three directions never leaves a site, so vertices are numbered by site, and a
+  site fits the first-level cache. Keys are packed in 64 bits, with the site in the upper ones; the keys of a site share
+  a window of the hash table.
 - A direction is blurred in place along chains of neighbours; vertices without neighbours are in no chain.
 """
 
@@ -22,25 +24,26 @@ from deeplab_ray.crf import lattice_kernels as kernels
 from deeplab_ray.crf.simd import LANES, as_rows
 
 _BLOCK = 4096
-"""Vertices whose chains are sorted by length together: far below a second-level cache, far above a chain."""
+"""Vertices in a block whose chains are sorted by length: far fewer than fit a second-level cache, far more than a chain
+has."""
 
 
 @dataclass(frozen=True)
 class Lattice:
-    """V vertices, their chains, and each pixel's simplex. Pixels are in the order of visiting."""
+    """V vertices, their chains, and the simplex of each of P pixels. Pixels are in the order of visiting."""
 
     offsets: NDArray[np.int32]
-    """N×(d+1): the vertices of each pixel's simplex."""
+    """P×(d+1): the vertices of each pixel's simplex."""
     weights: NDArray[np.float32]
-    """N×(d+1): barycentric weights × the square root of kernel weight, scale and normalisation: for splat and slice."""
+    """P×(d+1), for splat and slice: barycentric weights × √(kernel weight × scale × normalisation)."""
     vertices: int
     crossing: tuple[NDArray[np.int32], ...]
-    """Chains of the first three directions. A chain is its vertices in order, the last one as its complement (~v)."""
+    """Chains of the first three directions. A chain lists its vertices in order, the last as its complement (~v)."""
     inner: tuple[tuple[NDArray[np.int32], NDArray[np.int32]], ...]
-    """Chains of the directions that stay inside a site, each with S + 1 bounds: where each site's chains begin. Without
-    colours there are none, and a "site" is a block of vertices."""
+    """Chains of the directions that stay inside one of S sites, each with S + 1 bounds: where each site's chains begin.
+    Without colours there are no sites; a block of vertices takes their place."""
     sites: NDArray[np.int32]
-    """S + 1: where each site's vertices begin."""
+    """S + 1 bounds: where each site's vertices begin."""
 
 
 def build(
@@ -51,16 +54,16 @@ def build(
     weight: float,
     buffers: "HashBuffers",
 ) -> Lattice:
-    """The lattice of the pixels `order` (indices into the image, row by row).
+    """Build the lattice of the pixels in `order` (int32 P, indices into the image, row by row).
 
-    positions: features of each column (W) and of each row (H). image: H·W×3, with the feature of each of its 256
-    values; None: positions alone. weight: the kernel's factor, > 0. Raises ValueError where the features span more
-    than the keys can hold.
+    positions: float32 features of each column (W) and of each row (H). image: uint8 H·W×3, or None for a kernel of
+    positions alone. colours: float32 256, the feature of each value of a channel. weight: the kernel's weight, > 0.
+    Raises ValueError if the features span more than the keys can hold.
     """
     d = 2 if image is None else 5
     pixels = len(order)
     scale, packing = elevation(d), pack(d, positions, colours)
-    # Krähenbühl's code works on four pixels at a time and fills up with zeros, whose vertices stay in the lattice.
+    # Krähenbühl's code takes four pixels at a time and pads with zeros, whose vertices stay in the lattice.
     padded = -(-pixels // 4) * 4
     offsets = np.empty((pixels, d + 1), np.int32)
     weights = np.empty((pixels, d + 1), np.float32)
@@ -101,12 +104,12 @@ def build(
 
 
 def _lines(table: NDArray[np.int64]) -> NDArray[Any]:
-    """The hash table as rows, which can be fetched in advance."""
+    """View the hash table as rows that `prefetch` takes."""
     return as_rows(table.view(np.float32), 4)
 
 
 def empty(pixels: int, d: int) -> Lattice:
-    """The lattice of a kernel of weight 0: one vertex to which nobody contributes."""
+    """Return the lattice of a kernel of weight 0: one vertex, to which no pixel contributes."""
     offsets, weights = np.zeros((pixels, d + 1), np.int32), np.zeros((pixels, d + 1), np.float32)
     return Lattice(offsets, weights, 1, (np.empty(0, np.int32),) * 3, _no_chains(2), np.array([0, 1], np.int32))
 
@@ -116,7 +119,7 @@ def _no_chains(bounds: int) -> tuple[tuple[NDArray[np.int32], NDArray[np.int32]]
 
 
 class HashBuffers:
-    """The hash table and what it counts, kept from image to image."""
+    """The hash table and the arrays filled along with it, kept from image to image."""
 
     def __init__(self) -> None:
         size = 1 << 12
@@ -125,7 +128,7 @@ class HashBuffers:
         self.site_of, self.sizes = np.empty(size, np.int32), np.empty(size, np.int32)
 
     def grow(self, table: NDArray[np.int64]) -> None:
-        """Take the bigger table, and room for as many vertices as it has slots."""
+        """Take the bigger table, and make room for half as many vertices as it has slots."""
         self.table = table
         for name in ("keys", "mass", "site_of", "sizes"):
             old = getattr(self, name)
@@ -133,7 +136,7 @@ class HashBuffers:
 
 
 def _window(slots: int, sites: int) -> int:
-    """Slots − 1 that a site's keys are spread over: at least its share of the table."""
+    """Return the number of slots, less one, over which a site's keys are spread: at least its share of the table."""
     return (1 << max(6, (slots // sites).bit_length())) - 1
 
 
@@ -144,25 +147,26 @@ class Packing:
     units: NDArray[np.int64]
     origin: int
     colour_bits: int
-    """Bits below the site."""
+    """Number of bits below the site."""
     bits: int
-    """Bits of the whole key."""
+    """Number of bits of the whole key."""
     sites: int
-    """About how many sites the image covers."""
+    """Estimate of the number of sites that the image covers."""
 
 
 def elevation(d: int) -> NDArray[np.float32]:
-    """Diagonal of the matrix that elevates features to the lattice's plane (Adams et al., p. 5), as the original."""
+    """Return the diagonal (float32 d) of the matrix that lifts features to the lattice's plane (Adams et al., p. 5)."""
     deviation = np.float32(math.sqrt(2 / 3) * (d + 1))
     return np.array([1 / math.sqrt((i + 2) * (i + 1)) * float(deviation) for i in range(d)], np.float32)
 
 
 def pack(d: int, positions: tuple[NDArray[np.float32], ...], colours: NDArray[np.float32]) -> Packing:
+    """Choose the packing for d features of these ranges (see `build`). Raises ValueError if 62 bits are too few."""
     extent = np.array([p[-1] for p in positions] + [colours[-1]] * (d - 2), np.float64)
     elevate = np.triu(np.tile(elevation(d).astype(np.float64), (d + 1, 1)))
     for j in range(1, d + 1):
         elevate[j, j - 1] = -j * float(elevation(d)[j - 1])
-    # A site is (k0 − k2, k1 − k2), in which colours cancel out; k2, k3, k4 tell its vertices apart; k5 follows.
+    # A site is (k0 − k2, k1 − k2), in which colours cancel out; k2, k3, k4 tell its vertices apart and determine k5.
     fields = np.eye(d + 1, dtype=np.int64)[:d]
     if d == 5:
         fields[:2, 2] = -1
@@ -173,8 +177,8 @@ def pack(d: int, positions: tuple[NDArray[np.float32], ...], colours: NDArray[np
     bits = [int(high - lo + margin).bit_length() for lo, high in zip(low, np.maximum(span, 0).sum(1), strict=True)]
     if sum(bits) > 62:
         raise ValueError(
-            f"the CRF's widths are too small for this image: its lattice needs keys of {sum(bits)} bits, at most 62 "
-            "can be had; take larger sigmas"
+            f"the CRF's sigmas are too small for this image: its lattice needs keys of {sum(bits)} bits, more than the "
+            "62 that there are; take larger sigmas"
         )
     units, origin, shift = np.zeros(d + 1, np.int64), 0, 0
     for field in reversed(range(d)):
@@ -182,7 +186,6 @@ def pack(d: int, positions: tuple[NDArray[np.float32], ...], colours: NDArray[np
         origin -= int(low[field]) << shift
         shift += bits[field]
     colour_bits = sum(bits[2:])
-    # Room for a site in which each pixel has vertices of its own.
     # Sites lie d + 1 apart in both coordinates.
     sites = abs(np.linalg.det((elevate[:2, :2] - elevate[2, :2]) * extent[:2])) / (d + 1) ** 2
     return Packing(units, origin, colour_bits, sum(bits), int(sites) + 1)

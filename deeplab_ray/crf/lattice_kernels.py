@@ -1,4 +1,4 @@
-"""Compiled parts of building a `Lattice`: simplices, the hash table of vertices, chains of neighbours."""
+"""Compiled kernels that build a `Lattice`: simplices, the hash table of vertices, chains of neighbours."""
 
 from typing import Any
 
@@ -8,16 +8,16 @@ import numpy as np
 from deeplab_ray.crf.simd import LANES, less, load, nearest, prefetch, store
 
 _TABLE_ROOM = 2
-"""Slots of the hash table an entry, at least."""
+"""Least number of slots of the hash table per entry."""
 _NEAR = 16
-"""Slots in a row that are tried for a key."""
+"""Neighbouring slots that are tried for a key before the search jumps."""
 _AHEAD = 16
-"""Keys whose slots are fetched in advance."""
+"""How many keys in advance slots are prefetched."""
 
 
 @numba.njit(nogil=True, cache=True)
 def _first_slot(slots: Any, key: Any, colour_bits: Any, window: Any) -> Any:
-    """Where the search for a key starts: a site's keys in one window of the table, which stays in a near cache."""
+    """Return the slot where the search for a key starts. A site's keys share a window of the table: it stays cached."""
     site = (key >> colour_bits) * np.int64(-7046029254386353131)
     colour = (key & ((np.int64(1) << colour_bits) - 1)) * np.int64(0x2545F4914F6CDD1D)
     return np.uint64(((site >> 20) + ((colour >> 33) & window)) & (slots - 1))
@@ -25,12 +25,12 @@ def _first_slot(slots: Any, key: Any, colour_bits: Any, window: Any) -> Any:
 
 @numba.njit(nogil=True, cache=True)
 def find(table: Any, key: Any, colour_bits: Any, window: Any) -> Any:
-    """The slot that holds the key, or the free one where it belongs. Key 0 marks a free slot."""
+    """Return the slot that holds the key, or the free slot where it belongs. Key 0 marks a free slot."""
     slot = _first_slot(len(table), key, colour_bits, window)
     tried = 0
     while table[slot, 0] != key and table[slot, 0] != 0:
         tried += 1
-        # In a crowd keys go far away.
+        # Where the table is crowded, jump far away.
         colour = (key & ((np.int64(1) << colour_bits) - 1)) * np.int64(0x2545F4914F6CDD1D)
         stride = 1 if tried < _NEAR else (colour >> 20) | 1
         slot = np.uint64((np.int64(slot) + stride) & (len(table) - 1))
@@ -52,11 +52,12 @@ def locate(
     colour_bits: Any, window: Any, table: Any, keys: Any, mass: Any, site_of: Any, sizes: Any, progress: Any,
     offsets: Any, weights: Any, flat: Any, batch: Any, lines: Any,
 ) -> None:  # fmt: skip
-    """Each pixel's simplex and barycentric weights; vertices numbered as they come.
+    """Find each pixel's simplex and barycentric weights, and number vertices as they are first met.
 
-    Fills, for each vertex, its key, mass (the splat of ones) and site, and the sizes of sites. progress: pixels,
-    vertices and sites so far; stops early where a buffer may become too small. (Growing here would make Numba count
-    references in the loop, which takes longer than the rest.) lines: the table as rows, to be fetched ahead.
+    Fills each vertex's key, mass (the splat of ones) and site, and the sizes of sites. progress: the numbers of pixels,
+    vertices and sites so far. Stops early if a buffer may become too small; the caller grows it and calls again.
+    (Growing here would make Numba count references in the loop, which takes longer than the rest.) lines: the table as
+    rows that can be prefetched.
     """
     d = len(scale)
     step = np.float32(d + 1)
@@ -65,9 +66,9 @@ def locate(
     count, sites = progress[1], progress[2]
     x, y, last = 0, 0, 0
     unit_sum = units.sum()
-    # Rows of the batch (flat: its numbers): elevated coordinates, remainder-0 vertex, ranks, features.
+    # First rows in the batch (flat: its numbers) of elevated coordinates, remainder-0 vertex, ranks and features.
     e, z, r, f = 0, d + 1, 2 * (d + 1), 3 * (d + 1)
-    # By rank: units and features' remainders of a pixel. Of all lanes: keys and barycentric weights.
+    # One pixel's units and remainders, sorted by rank; then keys and barycentric weights of all lanes.
     unit, rest = np.empty(d + 1, np.int64), np.empty(d + 1, np.float32)
     wanted, bary = np.empty((LANES, d + 1), np.int64), np.empty((LANES, d + 1), np.float32)
     start = progress[0]
@@ -78,7 +79,7 @@ def locate(
             p = start + lane
             if p < len(order):
                 i = order[p]
-                # Mostly the next one in its row: divisions are slow.
+                # Mostly the next pixel in its row, so the slow division is rare.
                 x += i - last
                 if x < 0 or x >= width:
                     y = i // width
@@ -165,7 +166,7 @@ def locate(
 
 @numba.njit(nogil=True, cache=True)
 def renumber(site_of: Any, sizes: Any, keys: Any, mass: Any, renumbered: Any, offsets: Any) -> Any:
-    """Number vertices by site, in the order of first touch; returns where each site begins."""
+    """Renumber vertices by site, in the order of first touch; return S + 1 bounds: where each site's vertices begin."""
     if len(sizes) == 0:
         for v in range(len(site_of)):
             renumbered[v] = v
@@ -190,12 +191,12 @@ def renumber(site_of: Any, sizes: Any, keys: Any, mass: Any, renumbered: Any, of
 def chains(
     keys: Any, renumbered: Any, table: Any, lines: Any, step: Any, bounds: Any, colour_bits: Any, window: Any
 ) -> Any:
-    """Chains of vertices whose keys differ by `step`, block by block of their first vertices.
+    """Find the chains of vertices whose keys differ by `step`, sorted into blocks by their first vertices.
 
-    Within a block the shorter ones come first, so that the processor can guess where chains end.
+    Within a block shorter chains come first, so that the processor can predict where they end.
     """
     vertices = len(keys)
-    # One more, −1, so that following[−1] is −1: what follows nothing is nothing.
+    # One more entry, −1, so that following[−1] is −1: nothing follows a missing vertex.
     following = np.full(vertices + 1, -1, np.int32)
     begins = np.ones(vertices + 1, np.int8)
     for v in range(vertices):
@@ -216,7 +217,7 @@ def chains(
         found = 0
         starts[:] = 0
         for v in range(bounds[block], bounds[block + 1]):
-            # No branches: nothing here can be guessed. Lengths are 2, 3, 4, and 5 for all longer ones.
+            # No branches, since none could be predicted. Lengths are 2, 3, 4, and 5 for all longer chains.
             b = following[following[v]]
             c = following[b]
             length = 2 + (b >= 0) + (c >= 0) + (following[c] >= 0)
@@ -243,7 +244,7 @@ def chains(
 
 @numba.njit(nogil=True, cache=True)
 def blur_numbers(chain: Any, values: Any) -> None:
-    """One direction of the blur, for one number a vertex, in place."""
+    """Blur one direction in place, for one number per vertex."""
     before = np.float32(0)
     for i in range(len(chain)):
         v = chain[i]
@@ -259,7 +260,7 @@ def blur_numbers(chain: Any, values: Any) -> None:
 
 @numba.njit(nogil=True, cache=True)
 def normalise(offsets: Any, weights: Any, mass: Any, scale: Any, weight: Any) -> None:
-    """weights × √(weight · scale · n), where n = 1 / the filter's answer to ones: symmetric normalisation."""
+    """Multiply weights by √(weight · scale · n), n = 1 / the filter's response to ones: symmetric normalisation."""
     for p in range(offsets.shape[0]):
         answer = np.float32(0)
         for k in range(offsets.shape[1]):

@@ -14,32 +14,34 @@ from deeplab_ray.crf.params import CRFParams
 Backend = Literal["numba", "torch", "pydensecrf"]
 
 TOLERANCE = 1e-4
-"""How much a pixel's belief may be out of date before it is computed again."""
+"""How much a pixel's probabilities may be out of date before they are computed again."""
 
 
 class DenseCRF:
-    """Mean field in the fully connected CRF of equation 3.
+    """Mean-field inference in the fully connected CRF of equation 3.
 
     `DenseCRF(CRFParams(4, 67, 3, 3, 1)).refine(image, probabilities)`.
 
     backend:
-        "numba": one core, the default; keeps what it allocates and what depends on the size alone, so make one
-        object and give it all images. Threads take turns; give each thread its own to run at the same time.
-        "torch": many images at once on a GPU, or gradients: see `deeplab_ray.crf.torch_backend`.
+        "numba": the default, on one core. It keeps its buffers and all that depends on the image size alone, so make
+        one object and give it all images. Threads take turns on an object; give each its own to run at the same time.
+        "torch": one image at a time, on the GPU if there is one; for batches and gradients see
+        `deeplab_ray.crf.torch_backend`.
         "pydensecrf": Krähenbühl's code, the reference (extra `pydensecrf`).
-    compatibility: None for Potts; C numbers for a diagonal one, by which label a at both of two pixels is favoured
-        (all ones: Potts); C×C, symmetric, for what label a at one costs beside label b at the other
-        (1 − identity: Potts). Each is multiplied by the kernels' weights.
-    tolerance (numba): a pixel is updated once its beliefs may have changed by more than this; 0 updates
-        every pixel in every iteration, as happens above 32 classes.
-    share (numba): another DenseCRF, whose buffers this one uses, too; they take turns.
+    compatibility: None is the Potts model. C numbers are a diagonal matrix: how much label a at both of two pixels is
+        favoured (all ones: Potts). C×C, symmetric: what label a at one pixel costs beside label b at the other
+        (1 − identity: Potts). The kernels' weights multiply it.
+    tolerance (numba only): a pixel is updated once its probabilities may have changed by more than this. 0 updates
+        every pixel in every iteration, which is always done above 32 classes.
+    share (numba only): another DenseCRF whose buffers this one uses, too; the two take turns.
 
-    The permutohedral lattice only approximates equation 3's Gaussians, in every backend alike. On images of 195 pixels
-    beliefs after ten iterations with the paper's parameters are off by 0.014 at most and by 0.0002 on average, of 0.29
-    that the CRF moves them, from exact mean field with all pairs of pixels; with wider colours or single iterations by
-    up to 0.044 (`test_is_near_exact_mean_field` in tests/crf/test_contract.py).
+    In every backend the permutohedral lattice only approximates the Gaussians of equation 3. On images of 195 pixels,
+    after ten iterations with the paper's parameters, probabilities differ from exact mean field over all pairs of
+    pixels by at most 0.014 and on average by 0.0002, while the CRF moves them by 0.29; with wider colours or single
+    iterations they differ by up to 0.044 (`test_is_near_exact_mean_field` in tests/crf/test_contract.py).
 
-    Raises UserError where the backend's package is not installed.
+    Raises UserError if the backend's package is not installed, and ValueError for an unknown backend or a wrong
+    compatibility.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class DenseCRF:
         self._start()
 
     def warm(self, classes: int) -> None:
-        """Make ready for images of so many classes: compile, unless Numba's cache on this machine has it."""
+        """Compile what images of this many classes need, unless Numba's cache on this machine already holds it."""
         if self.backend == "numba":
             numba_backend = importlib.import_module("deeplab_ray.crf.numba_backend")
             numba_backend.warm(classes)
@@ -86,12 +88,12 @@ class DenseCRF:
         energies: NDArray[np.float32] | None = None,
         on_iteration: Callable[[int, NDArray[np.float32]], None] | None = None,
     ) -> NDArray[np.float32]:
-        """image uint8 RGB H×W×3, and probabilities, or energies (−log), float C×H×W → beliefs float32 C×H×W.
+        """Refine probabilities: image uint8 RGB H×W×3, probabilities float C×H×W → probabilities float32 C×H×W.
 
-        2 to 512 classes, any size, any memory layout. on_iteration: is called after each iteration with its number,
-        from 1, and the beliefs.
-        Raises ValueError for shapes that do not match, an image that is not uint8, values that are not finite, and
-        probabilities that are negative or do not sum to one within 1e-3.
+        Takes energies (−log) instead of probabilities, 2 to 512 classes, any size and any memory layout.
+        on_iteration: called after each iteration with its number, from 1, and the probabilities so far.
+        Raises ValueError if shapes do not match, the image is not uint8, a value is not finite, or probabilities are
+        negative or do not sum to one within 1e-3.
         """
         with self._turn:
             return self._engine.refine(*self._checked(image, probabilities, energies), on_iteration)
@@ -103,7 +105,10 @@ class DenseCRF:
         *,
         energies: NDArray[np.float32] | None = None,
     ) -> NDArray[Any]:
-        """`refine(…).argmax(axis=0)`, H×W, uint8 (uint16 above 256 classes), without making the refined C×H×W."""
+        """Return `refine(…).argmax(axis=0)`: H×W, uint8 (uint16 above 256 classes). Raises ValueError as `refine` does.
+
+        The numba backend does it without an array of C×H×W.
+        """
         with self._turn:
             return self._engine.labels(*self._checked(image, probabilities, energies))
 
@@ -118,5 +123,5 @@ class DenseCRF:
 
 
 def _engine(backend: Backend) -> Any:
-    """The backend's class; imported late, as each needs a package that the others do not."""
+    """Return the backend's class; imported late, as each needs a package that the others do not."""
     return importlib.import_module(f"deeplab_ray.crf.{backend}_backend").Engine

@@ -1,20 +1,21 @@
-"""Mean field on one core, by compiled kernels: the default backend.
+"""Mean field on one core, by compiled kernels: the default backend. "Beliefs" are the probabilities of an iteration.
 
-Memory: 8 bytes a pixel and class, which is 8 MB a megapixel and class (classes rounded up to 4, 8, 16, 20, 24, 32 or
-multiples for more), 80 bytes a pixel, and a vertex of the lattices 8 bytes a class and about 100 more; street scenes
-have 0.2 to 1 vertices a pixel, noise up to 6, never more than 9. It is kept from image to image.
+Memory, which is kept from image to image: 8 bytes per pixel and class, 80 more per pixel, 8 bytes per lattice vertex
+and class, about 100 more per vertex. Classes are rounded up to 4, 8, 16, 20, 24 or 32, and above to multiples. Street
+scenes have 0.2 to 1 vertices per pixel, noise up to 6, no image more than 9.
 
-What was tried, in this engine or a prototype of it; factors are of the part in question, measured on the way.
-Helped: rows in parts that are powers of two (2: LLVM moves other vectors through memory); rows that begin with a cache
-line; growing tables outside of Numba's loops (2 in building: it counted references); splatting beliefs while most
-pixels still move, and changes only later (2 an iteration: changes need the old beliefs, a second stream through
-memory); unsigned indices (1.1); no search for a pixel's largest score before the exponential (1.1); fetching ahead
-rows of vertices and slots of the hash table (1.2; 1.7 where colours are many); a bound on the belief's change instead
-of the score's (confident pixels rest earlier); chains sorted by length within a block; no branches where outcomes are
-random. Did not help: flags for vertices without a change (what they saved was lost in wrong guesses); huge pages;
-splatting by vertex instead of by pixel; 16-bit rows (errors up to 0.02); an exact separable Gaussian for the spatial
-kernel (up to 0.9 from the reference); stopping early (beliefs still move by 0.15 at iteration 10); leaving improbable
-classes out (0.15); threads within an image.
+What was tried, in this engine or a prototype; the numbers are speed-ups of the part in question.
+Helped: rows in parts that are powers of two (2×: LLVM moves other vectors through memory); rows aligned to cache lines;
+growing tables outside Numba's loops (2× in building: the loops counted references); splatting beliefs while most pixels
+still move, and only their changes later (2× per iteration: changes need the old beliefs, a second stream through
+memory); unsigned indices (1.1×); no search for a pixel's largest score before the exponential (1.1×); prefetching
+rows of vertices and slots of the hash table (1.2×; 1.7× with many colours); a bound on the change of the belief instead
+of the score (confident pixels rest earlier); chains sorted by length within a block; no branches whose outcome is
+random.
+Did not help: flags for vertices without a change (mispredicted branches cost what they saved); huge pages; splatting by
+vertex instead of by pixel; 16-bit rows (errors up to 0.02); an exact separable Gaussian for the spatial kernel (up to
+0.9 from the reference); stopping early (beliefs still move by 0.15 at iteration 10); leaving out improbable classes
+(errors of 0.15); threads within an image.
 """
 
 import fcntl
@@ -37,32 +38,32 @@ from deeplab_ray.crf.simd import as_rows
 
 _PLANS = 4
 _SWEEPS = 2
-"""Iterations in which every pixel takes part: most are not at rest yet, and skipping has its price."""
+"""Iterations in which every pixel is updated: most still change, and deciding which to skip has its price."""
 _WIDEST = 32
-"""Lanes of a row: two registers of 512 bits. More classes take several rows."""
+"""Most lanes of a row: two registers of 512 bits. More classes take several rows."""
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What depends on the image's size alone."""
+    """What depends on the image size alone: the order of its pixels, and the lattice of the spatial kernel."""
 
     order: NDArray[np.int32]
-    """The pixels in the order of visiting: 32×32 tiles in 256×256 ones."""
+    """The pixels in the order of visiting: by 256×256 tiles, and in each by 32×32 tiles."""
     near: Lattice
 
 
 class Workspace:
-    """What is allocated once and used for every image."""
+    """Buffers that are allocated once and used for every image."""
 
     def __init__(self) -> None:
         self.table = HashBuffers()
         self._held: dict[str, NDArray[Any]] = {}
 
     def get(self, name: str, size: int, kind: Any = np.float32) -> NDArray[Any]:
-        """A buffer that is kept, of this length; zeros when it is new."""
+        """Return the buffer `name` with this length; it is kept between calls, and holds zeros when it is new."""
         held = self._held.get(name)
         if held is None or len(held) < size:
-            # The old one goes before the new one comes.
+            # Release the old buffer before the new one is allocated.
             self._held.pop(name, None)
             held = None
             held = self._held[name] = _aligned_zeros(size + size // 8, kind)
@@ -70,7 +71,7 @@ class Workspace:
 
 
 class Engine:
-    """Plans of one CRF and its workspace; for one thread at a time. See `DenseCRF` for what goes in and out."""
+    """One image at a time for `DenseCRF`, which see; for one thread at a time."""
 
     def __init__(
         self,
@@ -92,12 +93,12 @@ class Engine:
         energies: bool,
         on_iteration: Callable[[int, NDArray[np.float32]], None] | None,
     ) -> NDArray[np.float32]:
-        """Beliefs float32 C×H×W."""
+        """Return the refined probabilities, float32 C×H×W; see `DenseCRF.refine`."""
         beliefs, order, _ = self._infer(image, planes, energies, on_iteration)
         return _planes(beliefs, order, planes.shape)
 
     def labels(self, image: NDArray[np.uint8], planes: NDArray[np.float32], energies: bool) -> NDArray[Any]:
-        """Arg max of the beliefs, H×W."""
+        """Return the most probable label of every pixel, H×W; see `DenseCRF.labels`."""
         beliefs, order, lanes = self._infer(image, planes, energies, None)
         labels = np.empty(len(order), np.uint8 if len(planes) <= 256 else np.uint16)
         kernels.label(as_rows(beliefs, lanes), lanes, order, labels)
@@ -106,7 +107,7 @@ class Engine:
     def _infer(
         self, image: Any, planes: Any, energies: bool, on_iteration: Any
     ) -> tuple[NDArray[np.float32], NDArray[np.int32], int]:
-        """Beliefs (flat rows, in this object's memory), the order of their pixels, and the lanes of a row."""
+        """Return beliefs (flat rows, in this object's memory), the order of their pixels, and the lanes of a row."""
         classes, height, width = planes.shape
         pixels = height * width
         blocks = -(-classes // _WIDEST)
@@ -129,7 +130,7 @@ class Engine:
         rest = (np.float32(self.tolerance), gain, labels, (as_rows(scratch, lanes), scratch))
         sweep = kernels.sweep if blocks == 1 else kernels.sweep_wide
         last = self.params.iterations
-        # Up to here every pixel takes part.
+        # Up to this iteration every pixel is updated.
         swept = min(_SWEEPS, last) if self.tolerance > 0 and blocks == 1 else last
         for iteration in range(last + 1):
             for part in (far, near) if iteration else ():
@@ -167,7 +168,7 @@ class Engine:
         return lattice.build(order, positions, image.reshape(-1, 3), colours, self.params.w1, self._workspace.table)
 
     def _compatibility(self, classes: int, row: int, lanes: int) -> tuple[Any, np.float32]:
-        """Rows that the kernels take, and the largest factor by which a message can grow."""
+        """Return the rows that the kernels take, and the largest factor by which they can scale a message."""
         given = self.compatibility
         if given is None:
             return None, np.float32(1)
@@ -177,7 +178,7 @@ class Engine:
 
 
 class _Filter:
-    """A lattice and the rows that are filtered on it: what is sliced (value) from what was splatted (delta)."""
+    """A lattice with the rows that pixels slice from (`value`) and splat into (`delta`)."""
 
     def __init__(self, workspace: Workspace, name: str, part: Lattice, lanes: int, blocks: int) -> None:
         self.part, self.blocks = part, blocks
@@ -188,11 +189,14 @@ class _Filter:
 
     @property
     def arrays(self) -> tuple[Any, ...]:
-        """Offsets, weights, value and delta, as the kernels take them."""
+        """Return offsets, weights, value and delta, as the kernels take them."""
         return self.part.offsets.view(np.uint32), self.part.weights, self.value, self.delta
 
     def turn(self, measure: bool) -> None:
-        """What was splatted becomes what is sliced. measure: note how far each vertex moved, as changes follow."""
+        """Blur what was splatted and make it the new `value`.
+
+        measure: note how far each vertex moved, since only changes are splatted from now on.
+        """
         n = self.part.vertices
         for block in range(self.blocks):
             rows = self.delta[block * n : (block + 1) * n]
@@ -205,7 +209,7 @@ class _Filter:
         self.delta.view(np.float32).fill(0)
 
     def add_changes(self) -> None:
-        """The changes that were splatted are added to what is sliced."""
+        """Blur the changes that were splatted and add them to `value`."""
         for chain in self.part.crossing:
             kernels.blur(chain, 0, len(chain), self.delta)
         kernels.settle(self.part.inner, self.part.sites, self.delta, self.value, self.moved)
@@ -218,7 +222,7 @@ def _planes(beliefs: NDArray[np.float32], order: NDArray[np.int32], shape: tuple
 
 
 def _aligned_zeros(size: int, kind: Any) -> NDArray[Any]:
-    """Zeros that begin with a cache line, so that a row of 16 lanes lies in one."""
+    """Return zeros that begin at a cache line, so that a row of 16 lanes lies in one."""
     item = np.dtype(kind).itemsize
     raw = np.zeros(size * item + 64, np.uint8)
     skip = -raw.ctypes.data % 64
@@ -240,11 +244,11 @@ def _visiting_order(height: int, width: int) -> NDArray[np.int32]:
 
 
 def warm(classes: int) -> None:
-    """Compile, or load from Numba's cache, what images of so many classes need.
+    """Compile what images of this many classes need, or load it from Numba's cache.
 
-    Compiling takes seconds, and one process on a machine is enough: the others wait for it, then load.
+    Compiling takes seconds. If several processes of a machine call this, one compiles; the others wait, then load.
     """
-    # Noise for which the hash table must grow, and so many iterations that every kernel has its turn.
+    # Noise makes the hash table grow, and this many iterations run every kernel.
     side = 48
     image = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.uint8)
     planes = np.full((classes, side, side), 1 / classes, np.float32)

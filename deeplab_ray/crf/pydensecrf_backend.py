@@ -1,4 +1,4 @@
-"""The reference: Krähenbühl's C++ code through pydensecrf (PyPI: pydensecrf2)."""
+"""The reference backend: Krähenbühl's C++ code through pydensecrf (PyPI: pydensecrf2)."""
 
 import importlib.util
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from deeplab_ray.errors import UserError
 
 
 class Engine:
-    """See `DenseCRF`. UserError, saying what to install, where pydensecrf is missing."""
+    """One image at a time for `DenseCRF`. Raises UserError, saying what to install, if pydensecrf is missing."""
 
     def __init__(self, params: CRFParams, compatibility: NDArray[np.float32] | None, tolerance: float) -> None:
         if importlib.util.find_spec("pydensecrf") is None:
@@ -21,7 +21,7 @@ class Engine:
                 "pydensecrf is not installed: pip install 'deeplab-ray[pydensecrf]' (it needs a C++ compiler)"
             )
         self.params = params
-        # Its diagonal is a cost, as its matrix is; ours says what is favoured.
+        # In pydensecrf a diagonal is a cost, as a matrix is; our diagonal says what is favoured.
         self.cost: Any = None
         if compatibility is not None:
             self.cost = -compatibility if compatibility.ndim == 1 else compatibility
@@ -33,7 +33,7 @@ class Engine:
         energies: bool,
         on_iteration: Callable[[int, NDArray[np.float32]], None] | None,
     ) -> NDArray[np.float32]:
-        """Beliefs float32 C×H×W."""
+        """Return the refined probabilities, float32 C×H×W; see `DenseCRF.refine`."""
         check_values(energies, *measure_values(planes))
         crf = self._model(image, planes if energies else -np.log(np.clip(planes, SMALLEST, 1.0)))
         if on_iteration is None:
@@ -45,7 +45,7 @@ class Engine:
         return np.array(beliefs, np.float32).reshape(planes.shape)
 
     def labels(self, image: NDArray[np.uint8], planes: NDArray[np.float32], energies: bool) -> NDArray[Any]:
-        """Arg max of the beliefs, H×W."""
+        """Return the most probable label of every pixel, H×W; see `DenseCRF.labels`."""
         kind = np.uint8 if len(planes) <= 256 else np.uint16
         return self.refine(image, planes, energies, None).argmax(axis=0).astype(kind)
 
@@ -56,7 +56,7 @@ class Engine:
         crf = densecrf.DenseCRF2D(width, height, classes)
         crf.setUnaryEnergy(np.ascontiguousarray(unary.reshape(classes, -1), np.float32))
         params = self.params
-        # A weight of 0 switches a kernel off; the library itself would still filter with it.
+        # The library would filter with a kernel of weight 0, too, which costs time and changes nothing.
         if params.w2:
             crf.addPairwiseGaussian(sxy=params.sigma_gamma, compat=self._compatibility(params.w2))
         if params.w1:

@@ -1,12 +1,12 @@
 """Rows of float32 as SIMD vectors inside Numba functions.
 
 LLVM does not vectorise a Numba loop over classes well (3 to 10 times slower in the CRF's kernels), so a row of
-values is one number here. An array of rows has a dtype of `row_dtype(lanes)`: the width is part of its type, and
-functions are compiled, and cached, once a width. `load` and `store` move a row between an array and a vector;
-`+`, `-` and `*` work on vectors and scalars. A width that is no power of two is kept in parts that are (20 = 16 + 4):
-LLVM would shuffle the lanes of one such vector through memory at every turn, which took 2 times longer.
+values is one vector here. An array of rows has the dtype `row_dtype(lanes)`: the width is part of its type, and
+functions are compiled, and cached, once for each width. `load` and `store` move a row between an array and a vector;
+`+`, `-` and `*` work on vectors and scalars. A width that is not a power of two is split into parts that are
+(20 = 16 + 4): LLVM would move the lanes of one such vector through memory all the time, which took twice as long.
 
-Numba's cache notices changes of the file of a function alone: after a change of this one, remove *.nbi and *.nbc.
+Numba's cache notices only changes of the file that a function is in: after a change here, remove *.nbi and *.nbc.
 """
 
 import operator
@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from deeplab_ray.crf.simd_math import call, constant, emit_exponential, emit_logarithm
 
 LANES = 16
-"""Width of a batch where rows are not classes: a 512-bit register of float32."""
+"""Width of a vector whose lanes are not classes but pixels: a 512-bit register of float32."""
 
-# Its own annotations describe the function that types, not the one that is called.
+# As Any, because Numba annotates the typing function, not the one that is called.
 intrinsic: Any = extending.intrinsic
 
 _F32 = ir.FloatType()
@@ -34,17 +34,17 @@ _I32 = ir.IntType(32)
 
 
 def row_dtype(lanes: int) -> np.dtype[Any]:
-    """The dtype of one row of `lanes` float32."""
+    """Return the dtype of one row of `lanes` float32."""
     return np.dtype([("row", np.float32, (lanes,))])
 
 
 def as_rows(flat: NDArray[np.float32], lanes: int) -> NDArray[Any]:
-    """A view of contiguous float32 as rows."""
+    """View contiguous float32 of any shape as rows of `lanes` numbers."""
     return flat.reshape(-1).view(row_dtype(lanes))
 
 
 class Vector(types.Type):
-    """Numba's type of a vector of float32."""
+    """Numba type of a vector of float32."""
 
     def __init__(self, lanes: int) -> None:
         self.lanes = lanes
@@ -59,7 +59,7 @@ class _VectorModel(models.PrimitiveModel):
 
 
 def _parts(lanes: int) -> list[int]:
-    """Powers of two, the largest first."""
+    """Split a width into powers of two, the largest first."""
     return [1 << bit for bit in reversed(range(lanes.bit_length())) if lanes >> bit & 1]
 
 
@@ -79,7 +79,7 @@ def _join(builder: Any, parts: list[Any]) -> Any:
 
 
 def _by_parts(builder: Any, emit: Callable[..., Any], args: Any) -> Any:
-    """Emit for each part of the vectors among the arguments; scalars are the same for all."""
+    """Call `emit` for each part of the vectors among the arguments; scalars go to all parts."""
     split = [_split(builder, arg) for arg in args]
     count = max(map(len, split))
     spread = [parts if len(parts) == count else parts * count for parts in split]
@@ -87,7 +87,7 @@ def _by_parts(builder: Any, emit: Callable[..., Any], args: Any) -> Any:
 
 
 def _addresses(context: Any, builder: Any, sig: Any, args: Any) -> list[Any]:
-    """Pointers to the parts of a row; checks the index under NUMBA_BOUNDSCHECK, as Numba does for its own."""
+    """Return pointers to the parts of a row; checks the index under NUMBA_BOUNDSCHECK, as Numba does for its arrays."""
     array = context.make_array(sig.args[0])(context, builder, args[0])
     index = context.cast(builder, args[1], sig.args[1], types.intp)
     if context.enable_boundscheck:
@@ -102,7 +102,7 @@ def _addresses(context: Any, builder: Any, sig: Any, args: Any) -> list[Any]:
 
 @intrinsic
 def load(typing_context: Any, rows: Any, index: Any) -> Any:
-    """rows[index] as a vector."""
+    """Return rows[index] as a vector."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return _join(builder, [builder.load(part, align=4) for part in _addresses(context, builder, sig, args)])
@@ -112,7 +112,7 @@ def load(typing_context: Any, rows: Any, index: Any) -> Any:
 
 @intrinsic
 def store(typing_context: Any, rows: Any, index: Any, vector: Any) -> Any:
-    """rows[index] = vector."""
+    """Set rows[index] to the vector."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         for part, pointer in zip(_split(builder, args[2]), _addresses(context, builder, sig, args), strict=True):
@@ -124,7 +124,7 @@ def store(typing_context: Any, rows: Any, index: Any, vector: Any) -> Any:
 
 @intrinsic
 def prefetch(typing_context: Any, rows: Any, index: Any) -> Any:
-    """Ask for the cache lines of rows[index], which will be read and written soon."""
+    """Prefetch the cache lines of rows[index], which will be read and written soon."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         bytes_pointer = ir.IntType(8).as_pointer()
@@ -140,7 +140,7 @@ def prefetch(typing_context: Any, rows: Any, index: Any) -> Any:
 
 
 def _spread(builder: Any, scalar: Any, kind: Any) -> Any:
-    """A vector with the scalar in all lanes."""
+    """Return a vector with the scalar in all lanes."""
     one = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, _I32(0))
     return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(_I32, kind.count), [0] * kind.count))
 
@@ -151,7 +151,7 @@ def _broadcast(builder: Any, args: Any) -> list[Any]:
 
 
 def _signature(args: Any) -> Any:
-    """Vectors of one width, and scalars as float32; None for anything else."""
+    """Return the signature for vectors of one width and scalars as float32; None for anything else."""
     vectors = [a for a in args if isinstance(a, Vector)]
     if not vectors or any(v != vectors[0] for v in vectors):
         return None
@@ -180,7 +180,7 @@ _define_operator(operator.mul, "fmul")
 
 @intrinsic
 def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
-    """a × b + c, fused where the processor can; each a vector or a scalar."""
+    """Return a × b + c, fused if the processor can; each is a vector or a scalar."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return _by_parts(builder, lambda *parts: call(builder, "fmuladd", *_broadcast(builder, parts)), args)
@@ -189,7 +189,7 @@ def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 def _each_lane(function: Callable[[Any, Any], Any]) -> Any:
-    """An intrinsic from a vector to a vector of the same width."""
+    """Make an intrinsic from a vector to a vector of the same width."""
 
     def typed(typing_context: Any, vector: Any) -> Any:
         def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -201,7 +201,7 @@ def _each_lane(function: Callable[[Any, Any], Any]) -> Any:
 
 
 def _all_lanes(function: Callable[[Any, list[Any]], Any], result: Any) -> Any:
-    """An intrinsic from a vector to a number."""
+    """Make an intrinsic from a vector to a number."""
 
     def typed(typing_context: Any, vector: Any) -> Any:
         return result(vector), lambda context, builder, sig, args: function(builder, _split(builder, args[0]))
@@ -216,7 +216,7 @@ def _named(typed: Any, function: Any) -> Any:
 
 
 def _reduce(builder: Any, parts: list[Any], combine: Callable[[Any, Any], Any]) -> Any:
-    """Halves on halves; LLVM's own reductions go lane by lane unless they may reorder."""
+    """Combine halves with halves; LLVM's own reductions go lane by lane unless they may reorder."""
     x, rest = parts[0], parts[1:]
     while x.type.count > 1 or rest:
         if rest and rest[0].type.count == x.type.count:
@@ -230,22 +230,22 @@ def _reduce(builder: Any, parts: list[Any], combine: Callable[[Any, Any], Any]) 
 
 
 def _maximum(builder: Any, parts: list[Any]) -> Any:
-    """The largest lane."""
+    """Return the largest lane."""
     return _reduce(builder, parts, lambda a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
 
 
 def _largest(builder: Any, parts: list[Any]) -> Any:
-    """The largest absolute value of any lane."""
+    """Return the largest absolute value of any lane."""
     return _maximum(builder, [call(builder, "fabs", part) for part in parts])
 
 
 def _total(builder: Any, parts: list[Any]) -> Any:
-    """The sum of all lanes."""
+    """Return the sum of all lanes."""
     return _reduce(builder, parts, builder.fadd)
 
 
 def _first_maximum(builder: Any, parts: list[Any]) -> Any:
-    """Index of the largest lane, the first of equals."""
+    """Return the index of the largest lane, the first of equals."""
     top, whole = _maximum(builder, parts), ir.IntType(64)
     found, offset = whole(0), sum(part.type.count for part in parts)
     for part in reversed(parts):
@@ -258,7 +258,7 @@ def _first_maximum(builder: Any, parts: list[Any]) -> Any:
 
 
 def _nearest(builder: Any, x: Any) -> Any:
-    """Rounded to the nearest whole number, halves to even."""
+    """Round to the nearest whole number, halves to even."""
     return call(builder, "rint", x)
 
 
@@ -273,7 +273,7 @@ logarithm = _each_lane(emit_logarithm)
 
 @intrinsic
 def at_least(typing_context: Any, vector: Any, bound: Any) -> Any:
-    """The larger of each lane and a scalar."""
+    """Return the larger of each lane and a scalar."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         def clamp(*parts: Any) -> Any:
@@ -287,7 +287,7 @@ def at_least(typing_context: Any, vector: Any, bound: Any) -> Any:
 
 @intrinsic
 def less(typing_context: Any, a: Any, b: Any) -> Any:
-    """1.0 in the lanes where a < b, else 0.0; each a vector or a scalar."""
+    """Return 1.0 in the lanes where a < b, else 0.0; each is a vector or a scalar."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         def compare(*parts: Any) -> Any:

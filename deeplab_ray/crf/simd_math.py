@@ -1,4 +1,4 @@
-"""Exponential and logarithm as LLVM code on vectors of float32: calls of a library would go lane by lane."""
+"""Exponential and logarithm of float32 vectors as LLVM code, since library calls would go lane by lane."""
 
 from typing import Any
 
@@ -9,11 +9,12 @@ _I32 = ir.IntType(32)
 
 
 def constant(like: Any, value: float) -> Any:
+    """Return a constant of the type of the vector `like`, with `value` in all lanes."""
     return ir.Constant(like.type, [value] * like.type.count)
 
 
 def call(builder: Any, name: str, *args: Any) -> Any:
-    """Call the LLVM intrinsic that is overloaded on its last argument's vector type."""
+    """Call the LLVM intrinsic `name` in its version for the vector type of the last argument."""
     vector = args[-1].type
     kind = ir.FunctionType(vector, [a.type for a in args])
     function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{vector.count}f32")
@@ -21,8 +22,10 @@ def call(builder: Any, name: str, *args: Any) -> Any:
 
 
 def emit_exponential(builder: Any, x: Any) -> Any:
-    """e^x (polynomial of Cephes, 1e-7); x is clamped to −50, as smaller ones only make denormals, which are slow,
-    and to 88, as larger ones would overflow."""
+    """Emit e^x by Cephes' polynomial (error 1e-7).
+
+    x is clamped to −50..88: smaller values only make denormals, which are slow, and larger ones would overflow.
+    """
     for bound, side in ((-50.0, ">"), (88.0, "<")):
         x = builder.select(builder.fcmp_ordered(side, x, constant(x, bound)), x, constant(x, bound))
     n = call(builder, "rint", builder.fmul(x, constant(x, 1.44269504088896341)))
@@ -38,7 +41,7 @@ def emit_exponential(builder: Any, x: Any) -> Any:
 
 
 def emit_logarithm(builder: Any, x: Any) -> Any:
-    """Natural logarithm of normal x > 0 (polynomial of Cephes, 1e-7)."""
+    """Emit the natural logarithm of normal x > 0 by Cephes' polynomial (error 1e-7)."""
     whole = ir.VectorType(_I32, x.type.count)
 
     def every(value: int) -> Any:
@@ -62,7 +65,7 @@ def emit_logarithm(builder: Any, x: Any) -> Any:
 
 
 def _polynomial(builder: Any, x: Any, *coefficients: float) -> Any:
-    """Horner's scheme, highest power first."""
+    """Emit a polynomial by Horner's scheme; the coefficient of the highest power comes first."""
     y = constant(x, coefficients[0])
     for coefficient in coefficients[1:]:
         y = call(builder, "fmuladd", y, x, constant(x, coefficient))

@@ -1,8 +1,8 @@
 """Mean field in PyTorch: many images at once, on CPU or GPU, with gradients.
 
 The lattice is the same as the numba backend's, built by sorting instead of hashing, so results agree to rounding.
-Take it to train a CRF end to end, as CRF-RNN does, or where a GPU has nothing else to do; on a CPU the numba backend
-is several times faster.
+Use this backend to train a CRF end to end, as CRF-RNN does, or on an idle GPU; on a CPU the numba backend is several
+times faster. Shapes: P pixels of all images, C classes, V vertices, D features (d in the code).
 """
 
 import itertools
@@ -22,12 +22,12 @@ from deeplab_ray.crf.params import CRFParams
 
 @dataclass(frozen=True)
 class _Lattice:
-    """One kernel over P pixels: V vertices; row V of the values stands for a neighbour that there is not."""
+    """The lattice of one kernel over P pixels, with V vertices. Index V stands for a missing neighbour."""
 
     offsets: Tensor
     """int64 P×(d+1)."""
     weights: Tensor
-    """P×(d+1): barycentric, normalised symmetrically; without the kernel's weight."""
+    """P×(d+1): barycentric weights, normalised symmetrically; without the kernel's weight."""
     neighbours: Tensor
     """int64 (d+1)×2×V."""
 
@@ -42,10 +42,12 @@ def mean_field(
     compatibility: Tensor | None = None,
     on_iteration: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
-    """images uint8 N×H×W×3, probabilities N×C×H×W (float32 or float64, same device) → beliefs N×C×H×W.
+    """Refine a batch: images uint8 N×H×W×3, probabilities N×C×H×W (float32 or float64, same device) → N×C×H×W.
 
-    Differentiable with respect to the probabilities (clamped at 1e-5), the kernels' weights w1 and w2 (scalars; unset:
+    Differentiable with respect to the probabilities (clamped at 1e-5), the kernels' weights w1 and w2 (scalars; None:
     those of `params`) and the compatibility (None: Potts; C or C×C, as `DenseCRF` takes it).
+    on_iteration: called after each iteration with its number, from 1, and the probabilities so far.
+    Raises ValueError if the images are too many, or the widths too small, for the lattice's keys.
     """
     return _iterate(images, probabilities.clamp(SMALLEST, 1).log(), params, w1, w2, compatibility, on_iteration)
 
@@ -82,7 +84,7 @@ def _iterate(
 
 
 class _Filter(torch.autograd.Function):
-    """Splat, blur, slice; its transpose blurs the directions the other way round."""
+    """Splat, blur and slice; the transpose blurs the directions in reverse order."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, lattice: _Lattice) -> Tensor:
@@ -95,7 +97,7 @@ class _Filter(torch.autograd.Function):
 
 
 def _filter(values: Tensor, lattice: _Lattice, transposed: bool) -> Tensor:
-    """P×C → P×C."""
+    """Filter P×C on the lattice → P×C."""
     vertices = lattice.neighbours.shape[2]
     held = values.new_zeros(vertices + 1, values.shape[1])
     for k in range(lattice.offsets.shape[1]):
@@ -111,10 +113,10 @@ def _filter(values: Tensor, lattice: _Lattice, transposed: bool) -> Tensor:
 
 @torch.no_grad()
 def _build(images: Tensor, spatial: float, colour: float | None, dtype: torch.dtype) -> _Lattice:
-    """The lattice over all pixels of all images; images do not meet, as the image's number is part of the key."""
+    """Build one lattice over all pixels of all images; they share no vertex, as a key holds the image's number."""
     n, height, width, _ = images.shape
     device = images.device
-    # By a tensor: a division by a number may become a multiplication, which rounds otherwise.
+    # Divide by a tensor: PyTorch may turn division by a number into multiplication, which rounds differently.
     sigma = torch.tensor(spatial, device=device, dtype=torch.float32)
     places = [torch.arange(size, device=device, dtype=torch.float32) / sigma for size in (width, height)]
     features = [places[0].repeat(n * height), places[1].repeat_interleave(width).repeat(n)]
@@ -125,8 +127,8 @@ def _build(images: Tensor, spatial: float, colour: float | None, dtype: torch.dt
     d = len(features)
     packing = pack(d, (places[0].cpu().numpy(), places[1].cpu().numpy()), tones)
     if packing.bits + n.bit_length() > 62:
-        raise ValueError(f"{n} images at a time are too many for these widths: take fewer")
-    # Pixels of zeros fill an image up to a multiple of four, as in Krähenbühl's code; their vertices stay.
+        raise ValueError(f"{n} images at a time are too many for these sigmas: take fewer")
+    # Each image is padded with zero pixels to a multiple of four, as in Krähenbühl's code; their vertices stay.
     vertices_of, weights = _simplices(torch.stack(features), packing.units, packing.origin)
     filler, _ = _simplices(torch.zeros(d, 1, device=device), packing.units, packing.origin)
     image = torch.arange(n, device=device) << packing.bits
@@ -146,13 +148,13 @@ def _build(images: Tensor, spatial: float, colour: float | None, dtype: torch.dt
 
 
 def _lookup(known: Tensor, keys: Tensor) -> Tensor:
-    """Where the keys are among the known ones, which are sorted; their number where they are not."""
+    """Return the index of each key among the sorted known ones, or their number if the key is not among them."""
     at = torch.searchsorted(known, keys).clamp_(max=len(known) - 1)
     return torch.where(known[at] == keys, at, len(known))
 
 
 def _simplices(features: Tensor, units: NDArray[np.int64], origin: int) -> tuple[Tensor, Tensor]:
-    """float32 d×P → keys int64 P×(d+1), barycentric weights float32 P×(d+1); operations in the reference's order."""
+    """Features float32 d×P → keys int64 P×(d+1), weights float32 P×(d+1), computed in the reference's order."""
     d, pixels = features.shape
     scale = elevation(d)
     step, part = np.float32(d + 1), np.float32(1) / np.float32(d + 1)
@@ -192,7 +194,7 @@ def _simplices(features: Tensor, units: NDArray[np.int64], origin: int) -> tuple
 
 
 class Engine:
-    """One image at a time for `DenseCRF`, on a GPU where there is one."""
+    """One image at a time for `DenseCRF`, on a GPU if there is one."""
 
     def __init__(self, params: CRFParams, compatibility: NDArray[np.float32] | None, tolerance: float) -> None:
         self.params = params
@@ -206,7 +208,7 @@ class Engine:
         energies: bool,
         on_iteration: Callable[[int, NDArray[np.float32]], None] | None,
     ) -> NDArray[np.float32]:
-        """Beliefs float32 C×H×W."""
+        """Return the refined probabilities, float32 C×H×W; see `DenseCRF.refine`."""
         check_values(energies, *measure_values(planes))
 
         def tell(iteration: int, beliefs: Tensor) -> None:
@@ -220,7 +222,7 @@ class Engine:
             return _array(_iterate(pixels, scores, self.params, None, None, self.compatibility, tell))
 
     def labels(self, image: NDArray[np.uint8], planes: NDArray[np.float32], energies: bool) -> NDArray[Any]:
-        """Arg max of the beliefs, H×W."""
+        """Return the most probable label of every pixel, H×W; see `DenseCRF.labels`."""
         kind = np.uint8 if len(planes) <= 256 else np.uint16
         return self.refine(image, planes, energies, None).argmax(axis=0).astype(kind)
 

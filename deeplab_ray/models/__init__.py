@@ -1,1 +1,1 @@
-"""Networks: the protocol that all of them follow, trunks, heads, whole networks, and their weights."""
+"""Networks: the protocol that all of them follow, trunks, heads, whole networks and their weights."""

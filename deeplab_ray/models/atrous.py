@@ -1,5 +1,8 @@
-"""Atrous convolution on CPUs: on a small map a large rate leaves most of a kernel in the padding, whose zeros PyTorch's
-convolution multiplies, too. Of LargeFOV's 3×3 at rate 12 on 21×21 cells (a crop of 161), 38 % meets anything else."""
+"""Atrous convolution on CPUs, without products with padding.
+
+On a small feature map most taps of a kernel with a large rate fall into the padding, whose zeros PyTorch multiplies,
+too. For LargeFOV's 3×3 at rate 12 on 21×21 cells (a crop of 161), only 38 % of the products meet a cell.
+"""
 
 from typing import Any
 
@@ -7,18 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# Where more than this share of the products does not meet padding, PyTorch's own convolution is as fast.
+# If more than this share of the products meets cells, PyTorch's own convolution is as fast.
 _WORTH = 0.82
 
 Window = tuple[slice, slice]
-"""The cells that a tap serves in one direction, and the cells that it sees from there."""
+"""For a tap, along one axis: the output cells that it adds to, and the input cells that it reads for them."""
 
 
 class AtrousConv2d(nn.Conv2d):
     """`nn.Conv2d` of stride 1 whose padding keeps the size: float N×I×h×w → N×O×h×w.
 
-    Once it is laid out for that (`lay_out_by_taps`), in float32 training on a CPU, each tap becomes a matrix product
-    over the cells that it serves, where that leaves enough out. The result is the same but for rounding.
+    In float32 training on a CPU, once `lay_out_by_taps` was called, each tap is a matrix product over the cells that it
+    adds to, if this saves enough products. Results differ by rounding only.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -42,9 +45,9 @@ class AtrousConv2d(nn.Conv2d):
 
 
 def lay_out_by_taps(model: nn.Module) -> None:
-    """Store the kernels of all atrous convolutions tap by tap, for training on a CPU: as matrices they need no copies.
+    """Store the kernels of all atrous convolutions tap by tap in memory, so that training on a CPU need not copy them.
 
-    Values, shapes and names stay.
+    Values, shapes and names stay the same.
     """
     for module in model.modules():
         if isinstance(module, AtrousConv2d):
@@ -52,17 +55,17 @@ def lay_out_by_taps(model: nn.Module) -> None:
 
 
 def _by_taps(weight: Tensor) -> Tensor:
-    """O×I×rows×columns → rows×columns×O×I, a view."""
+    """View O×I×rows×columns as rows×columns×O×I."""
     return weight.permute(2, 3, 0, 1)
 
 
 def _from_taps(kernel: Tensor) -> Tensor:
-    """The way back, a view."""
+    """View rows×columns×O×I as O×I×rows×columns."""
     return kernel.permute(2, 3, 0, 1)
 
 
 def _window(offset: int, size: int) -> Window:
-    """Of a tap that sees cell p + offset from cell p, among `size` cells."""
+    """Return the window of a tap that reads cell p + offset for cell p, among `size` cells."""
     first = min(max(0, -offset), size)
     last = max(first, min(size, size - offset))
     return slice(first, last), slice(first + offset, last + offset)
@@ -71,8 +74,8 @@ def _window(offset: int, size: int) -> Window:
 class _Taps(torch.autograd.Function):
     """The convolution as a sum over its taps.
 
-    Within, maps are channels×h×N×w: what a tap sees of their rows is then a matrix in place, and only columns are cut
-    out, once for all taps of a column.
+    Maps are laid out as channels×h×N×w here: the rows that a tap reads are then a matrix without a copy. Only columns
+    are copied, once for all taps of a column.
     """
 
     @staticmethod
@@ -105,17 +108,17 @@ class _Taps(torch.autograd.Function):
 
 
 def _rows_first(x: Tensor) -> Tensor:
-    """N×C×h×w → C×h×N×w."""
+    """Copy N×C×h×w to C×h×N×w."""
     return x.permute(1, 2, 0, 3).contiguous()
 
 
 def _cut(maps: Tensor, columns: slice) -> Tensor:
-    """These columns of C×h×N×w; the maps themselves where that is all of them."""
+    """Copy these columns of C×h×N×w; if they are all columns, return the maps themselves."""
     return maps[..., columns].contiguous()
 
 
 def _room_for(maps: Tensor, columns: slice) -> Tensor:
-    """Where to add what comes to these columns: the maps themselves, or zeros to be put back."""
+    """Return where to add up these columns: the maps themselves if they are all columns, else zeros for `_put_back`."""
     part = maps[..., columns]
     return maps if part.shape == maps.shape else part.new_zeros(part.shape)
 
@@ -126,5 +129,5 @@ def _put_back(part: Tensor, maps: Tensor, columns: slice) -> None:
 
 
 def _matrix(maps: Tensor, rows: slice) -> Tensor:
-    """These rows of C×h×N×w as a matrix of C rows, a view."""
+    """View these rows of C×h×N×w as a matrix of C rows."""
     return maps[:, rows].flatten(1)

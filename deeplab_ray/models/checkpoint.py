@@ -1,4 +1,4 @@
-"""A checkpoint is a folder: model.pt, optimizer.pt and checkpoint.json (see `runs` for where it lies)."""
+"""Checkpoints: folders with model.pt, optimizer.pt and checkpoint.json (see `runs` for where they lie)."""
 
 import io
 import json
@@ -26,14 +26,14 @@ OPTIMIZER = "optimizer.pt"
 
 @dataclass(frozen=True)
 class CheckpointMeta:
-    """What a checkpoint says of itself."""
+    """What checkpoint.json says about a checkpoint."""
 
     run: Provenance
     iteration: int
-    """Updates done."""
+    """Number of updates done."""
     classes: tuple[str, ...]
     history: list[dict[str, float]]
-    """What was logged so far: iteration, loss, learning_rate, images_per_s, and miou where it was measured."""
+    """What was logged so far: iteration, loss, learning_rate, images_per_s, and miou if it was measured."""
 
     @property
     def recipe(self) -> Recipe:
@@ -42,7 +42,7 @@ class CheckpointMeta:
 
 
 def save(folder: Path, network: nn.Module, optimizer: optim.Optimizer | None, meta: CheckpointMeta) -> None:
-    """Write a checkpoint into an existing local folder; without an optimizer it is no place to go on from."""
+    """Write a checkpoint into an existing local folder. Without an optimizer, training cannot resume from it."""
     torch.save(network.state_dict(), folder / MODEL)
     if optimizer is not None:
         torch.save(optimizer.state_dict(), folder / OPTIMIZER)
@@ -50,7 +50,7 @@ def save(folder: Path, network: nn.Module, optimizer: optim.Optimizer | None, me
 
 
 def read_meta(location: Location) -> CheckpointMeta:
-    """What the checkpoint at `location` says of itself; UserError if there is none, or it is broken."""
+    """Read the checkpoint.json of the checkpoint at `location`. Raises UserError if there is none, or it is broken."""
     file = location / META
     try:
         fields: dict[str, Any] = json.loads(file.read_bytes())
@@ -59,35 +59,41 @@ def read_meta(location: Location) -> CheckpointMeta:
             f"no checkpoint at {location}: give the folder of a checkpoint (ckpt_…) or of a training run"
         ) from None
     except ValueError as error:
-        raise UserError(f"{file} is no JSON ({error}): the checkpoint is broken, take another") from None
+        raise UserError(f"{file} is not JSON ({error}): the checkpoint is broken, take another") from None
     if missing := {"run", "iteration", "classes", "history"} - set(fields):
         raise UserError(
-            f"{file} has no {min(missing)!r}: the checkpoint is broken, or of an earlier version; take another"
+            f"{file} has no {min(missing)!r}: the checkpoint is broken or of an earlier version, take another"
         )
     run = from_dict(fields["run"], Provenance, str(file))
     return CheckpointMeta(run, fields["iteration"], tuple(fields["classes"]), fields["history"])
 
 
 def load_model(location: Location, config: NetworkConfig, classes: int) -> Network:
-    """The network of a checkpoint in evaluation mode on the CPU, given its options (`CheckpointMeta.recipe`)."""
+    """Load the network of a checkpoint, in evaluation mode on the CPU, given its options (`CheckpointMeta.recipe`).
+
+    Raises UserError if the weights cannot be read.
+    """
     network = create(config, classes)
     network.load_state_dict(read_tensors(location))
     return network.eval()
 
 
 def read_tensors(location: Location) -> dict[str, Tensor]:
-    """The network's tensors of a checkpoint, by name, on the CPU; UserError if they cannot be read."""
+    """Read the network's tensors of a checkpoint, by name, to the CPU. Raises UserError if they cannot be read."""
     return _tensors(location / MODEL)
 
 
 def restore(location: Location, network: nn.Module, optimizer: optim.Optimizer) -> CheckpointMeta:
-    """Put a checkpoint's weights and optimiser state into the objects of a run that goes on."""
+    """Load a checkpoint's weights and optimiser state into the objects of a run that resumes, and return its meta.
+
+    Raises UserError if a file of it is missing or broken.
+    """
     network.load_state_dict(read_tensors(location))
     optimizer.load_state_dict(_tensors(location / OPTIMIZER))
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
-                # In memory as the parameter is here: fused updates go through both side by side.
+                # Laid out in memory as the parameter is, because fused updates go through both side by side.
                 state[name] = torch.empty_like(parameter).copy_(value)
     return read_meta(location)
 
@@ -101,6 +107,6 @@ def _tensors(location: Location) -> dict[str, Tensor]:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         kind = foreign(content)
-        # Not PyTorch's own words, which advise to load unsafely.
+        # PyTorch's own message would advise to load unsafely.
         reason = f"it is {kind[0]}" if kind else type(error).__name__
         raise UserError(f"{location} cannot be read ({reason}): the checkpoint is broken, take another") from None

@@ -1,5 +1,4 @@
-"""Options of the networks of this package. They stand apart from the networks, so that no job needs PyTorch to
-explain its flags."""
+"""Options of the networks of this package, apart from the networks, so that a job's --help needs no PyTorch."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -20,24 +19,24 @@ HEADS: dict[Backbone, tuple[Head, ...]] = {
     "resnet18": _RESNET_HEADS,
     "resnet101": _RESNET_HEADS,
 }
-"""Which heads go on which trunk."""
+"""The heads that fit each trunk."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Pretrained(NetworkConfig):
-    """What networks made from image classifiers have in common."""
+    """Options that networks made from image classifiers share."""
 
     weights: str = "torchvision"
-    """Start: "torchvision" (ImageNet, downloaded), "torchvision-features" (the same for VGG-16 as Caffe trained it),
-    "random", or a path or s3:// URI of a .pth state dict, a .caffemodel, or a checkpoint; "coco", "fcn32s" and
-    "fcn16s" stand for the network that a preset starts from, which has to be named."""
+    """Weights to start from: "torchvision" (ImageNet, downloaded), "torchvision-features" (the same, VGG-16 as Caffe
+    trained it), "random", or a path or s3:// URI of a .pth state dict, a .caffemodel or a checkpoint. A preset's
+    "coco", "fcn32s" or "fcn16s" stands for weights that you have to name."""
     input: InputConvention = "auto"
-    """What the weights saw: caffe: RGB 0..255 minus the mean; torchvision: divided by a standard deviation, too;
-    torchvision-features: caffe's with the mean rounded; auto: as the weights say."""
+    """Input that the weights were trained on. caffe: RGB 0..255 minus the mean; torchvision: that divided by a standard
+    deviation; torchvision-features: as caffe, with the mean rounded; auto: as the weights need."""
 
     @property
     def classifier(self) -> str:
-        """The image classifier that the trunk was made from, by torchvision's name."""
+        """torchvision's name of the image classifier that the trunk was made from."""
         return "vgg16"
 
 
@@ -50,31 +49,32 @@ class DeepLabV2Config(_Pretrained):
     remainder: ClassVar[int] = 1
 
     backbone: Backbone = "resnet101"
-    """Trunk, at output stride 8."""
+    """Trunk; its output stride is 8."""
     head: Head = "aspp-l"
-    """plain: a 1×1 classifier; largefov: 3×3 at rate 12; k7r4, k4r4, k4r8: the LargeFOV variants of that kernel and
-    rate; aspp-s: rates 2, 4, 8, 12; aspp-l: rates 6, 12, 18, 24."""
+    """plain: a 1×1 classifier; largefov: 3×3 at rate 12; k7r4, k4r4, k4r8: LargeFOV with that kernel size and rate;
+    aspp-s: rates 2, 4, 8, 12; aspp-l: rates 6, 12, 18, 24."""
     msc: bool = False
-    """Maximum over the scores of the image at ×1, ×0.75 and ×0.5, with a loss for each and one for the maximum."""
+    """Take the maximum of the scores at scales 1, 0.75 and 0.5, with a loss for each scale and one for the maximum."""
     strides: Strides = "auto"
-    """ResNet's blocks: caffe: stride in the first 1×1, one dilation throughout res4 and res5; torchvision: stride in
-    the 3×3, whose first in res4 and res5 keeps the dilation before; auto: as the weights say."""
+    """Layout of ResNet's blocks. caffe: stride in the first 1×1 convolution, one dilation throughout res4 and res5;
+    torchvision: stride in the 3×3, and the first 3×3 of res4 and res5 has the dilation of the stage before; auto: as
+    the weights need."""
     alignment: Literal["auto", "corners", "centres"] = "auto"
-    """What resampling aligns: the paper's corners, or pixel centres on unpadded images, as deeplab-pytorch's; auto:
-    as the weights say."""
+    """What resampling aligns: corners, as in the paper, or the pixel centres of unpadded images, as in deeplab-pytorch;
+    auto: as the weights need."""
     batch_norm: BatchNorm = "frozen"
-    """ResNet's batch norms: frozen: statistics, scale and shift are constants, as the paper's; trained: each worker
-    normalises by its own crops; synchronised: by those of all workers."""
+    """ResNet's batch norms. frozen: statistics, scale and shift are constants, as in the paper; trained: each worker
+    normalises by the statistics of its own crops; synchronised: by those of all workers' crops."""
     dropout: float | None = None
-    """Dropout of VGG-16's fc6 and fc7 in training; unset: 0.5, the paper's. 0 leaves it out, for runs too short to
-    overfit."""
+    """Dropout of VGG-16's fc6 and fc7 in training; unset: 0.5, as in the paper. 0 switches it off, for runs too short
+    to overfit."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         fitting = HEADS[self.backbone]
-        require(self.head in fitting, f"no head {self.head} on {self.backbone}: it takes {', '.join(fitting)}")
+        require(self.head in fitting, f"{self.backbone} takes no head {self.head}: choose from {', '.join(fitting)}")
         if self.backbone == "vgg16":
-            require(self.strides == "auto", "vgg16 has no blocks to stride in: leave out --strides")
+            require(self.strides == "auto", "vgg16 has no residual blocks: leave out --strides")
             require(self.batch_norm == "frozen", "vgg16 has no batch norms: leave out --batch-norm")
             require(0 <= (self.dropout or 0) < 1, f"dropout {self.dropout} must lie in [0, 1); the paper's is 0.5")
         else:
@@ -95,7 +95,7 @@ class FCNConfig(_Pretrained):
     name: ClassVar[str] = "fcn"
 
     variant: Variant = "8s"
-    """How fine its scores are: by pool5 alone (32s), by pool4 (16s) and by pool3, too (8s)."""
+    """Stride of the scores: 32 from pool5 alone (32s), 16 with pool4 (16s), 8 with pool3, too (8s)."""
     dropout: float = 0.5
     """Dropout of fc6 and fc7 in training."""
 

@@ -1,6 +1,6 @@
 """What a network is made of: field of view, parameters, multiply-adds, output size, activation memory.
 
-All of it is read off the network itself, on tensors without memory, so that it takes seconds for any of them.
+All figures are measured on the network itself, with tensors that take no memory, so this takes seconds for any network.
 """
 
 from dataclasses import dataclass
@@ -15,24 +15,24 @@ from deeplab_ray.models.norm import FrozenBatchNorm2d
 
 @dataclass(frozen=True)
 class NetworkSize:
-    """Figures of one network at one size of image."""
+    """Figures of one network for one image size."""
 
     field_of_view: int
-    """Side in pixels of what the (largest) kernel of the head spans on the image; 0 if the network does not say."""
+    """Side in pixels of the image area that the head's (largest) kernel spans; 0 if the network does not say."""
     parameters: int
-    """With the scales and shifts of frozen batch norms."""
+    """Number of parameters, with the scales and shifts of frozen batch norms."""
     trainable_parameters: int
     multiply_adds: int
-    """Of all convolutions for one image, forward."""
+    """Multiply-adds of all convolutions in the forward pass of one image."""
     output_size: tuple[int, int]
-    """Height and width of what the (first) loss is computed on."""
+    """Height and width of the scores that the (first) loss is computed on."""
     activation_bytes: int
-    """What one image's forward pass in float32 keeps for the backward pass, parameters left out: the peak of
-    training's activation memory."""
+    """Bytes that the forward pass of one image in float32 keeps for the backward pass, without parameters: the peak of
+    the activation memory in training."""
 
 
 def measure_network(config: NetworkConfig, classes: int, height: int, width: int) -> NetworkSize:
-    """The figures of the network for one image of height × width pixels."""
+    """Measure the network for one image of height × width pixels."""
     with torch.device("meta"):
         model = create(config, classes).train()
         image = torch.empty((1, height, width, config.channels), dtype=torch.uint8)
@@ -47,7 +47,7 @@ def measure_network(config: NetworkConfig, classes: int, height: int, width: int
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(count)
     constants = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
-    # Kept alive, because an identity is that of another storage once the first is gone.
+    # The storages are kept alive, because an id may be reused once its storage is gone.
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A network as an ONNX file, for images of any size, checked against onnxruntime."""
+"""Export of a network to ONNX, for images of any size, checked against onnxruntime."""
 
 import tempfile
 import warnings
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from deeplab_ray.errors import UserError
 from deeplab_ray.models.network import Network
 
-# An odd size off the grid to trace with, and others to check with: the smallest, one on the grid, a wide one.
+# Tracing takes an odd size off the grid; the check takes others: the smallest, one on the grid, a wide one.
 _TRACED = (75, 107)
 _CHECKED = ((1, 1), (33, 65), (50, 131))
 _OPSET = 18
@@ -21,17 +21,17 @@ _OPSET = 18
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and how far onnxruntime is from PyTorch on it."""
+    """An ONNX model, and how far onnxruntime's scores are from PyTorch's."""
 
     content: bytes
     largest_difference: float
-    """Of scores, over all sizes tried, divided by the scores' standard deviation."""
+    """Largest difference of scores over all sizes tried, divided by the scores' standard deviation."""
     labels_equal: float
-    """Share of pixels with the same best class."""
+    """Share of pixels with the same most probable class."""
 
 
 class _FullSize(nn.Module):
-    """uint8 RGB N×H×W×3 → scores N×C×H×W, with sizes that stay symbols while it is traced."""
+    """Images uint8 RGB N×H×W×3 → scores N×C×H×W; sizes stay symbols while it is traced."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -43,14 +43,14 @@ class _FullSize(nn.Module):
 
 
 def export(network: Network) -> Exported:
-    """The network in evaluation mode as an ONNX model: "images" uint8 N×H×W×3 → "scores" float N×C×H×W.
+    """Export a network in evaluation mode: "images" uint8 N×H×W×3 → "scores" float N×C×H×W, with any N, H and W.
 
-    H and W are free. Raises UserError where the package onnx is not installed, RuntimeError where onnxruntime finds
-    other scores than PyTorch.
+    Raises UserError if a package of the extra onnx is not installed, and RuntimeError if onnxruntime's scores differ
+    from PyTorch's.
     """
     for package in ("onnx", "onnxruntime"):
         if find_spec(package) is None:
-            raise UserError(f"{package} is not installed: install deeplab-ray with the extra onnx")
+            raise UserError(f"{package} is not installed: pip install 'deeplab-ray[onnx]'")
     import onnxruntime
 
     whole = _FullSize(network).eval()
@@ -70,7 +70,7 @@ def export(network: Network) -> Exported:
                 "images": {0: "images", 1: "height", 2: "width"},
                 "scores": {0: "images", 2: "height", 3: "width"},
             },
-            # The exporter by torch.export cannot bound sizes that are padded modulo eight.
+            # The newer exporter, by torch.export, cannot handle sizes that are padded modulo eight.
             dynamo=False,
         )
         content = file.read_bytes()
@@ -83,7 +83,7 @@ def export(network: Network) -> Exported:
         with torch.inference_mode():
             ours = whole(torch.from_numpy(images)).numpy()
         if theirs.shape != ours.shape:
-            raise RuntimeError(f"onnxruntime gives scores of {theirs.shape} for {height}×{width}, PyTorch {ours.shape}")
+            raise RuntimeError(f"onnxruntime's scores for {height}×{width} are {theirs.shape}, PyTorch's {ours.shape}")
         difference = max(difference, float(np.abs(ours - theirs).max() / max(float(ours.std()), 1e-6)))
         equal += int((ours.argmax(1) == theirs.argmax(1)).sum())
         pixels += height * width

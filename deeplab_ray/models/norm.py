@@ -1,4 +1,4 @@
-"""Batch norms: constant ones, and ones that train, on each worker by itself or over all workers at once."""
+"""Batch norms: frozen ones, and ones that train, on each worker by itself or over all workers together."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch norm whose statistics, scale and shift are constants: buffers, named as batch norm's.
+    """Batch norm whose statistics, scale and shift are constants: buffers with batch norm's names.
 
-    torchvision's module of this name is left alone: it turns bfloat16 activations into float32, and its import
-    takes every actor of an inference pool as long as torch's.
+    torchvision's module of this name is not used: it turns bfloat16 activations into float32, and importing torchvision
+    would take every inference actor as long as importing torch.
     """
 
     weight: Tensor
@@ -33,10 +33,10 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm by the statistics of all workers' batches (float N×C×h×w → the same shape).
+    """Batch norm by the statistics of all workers' batches; float N×C×h×w → the same shape.
 
-    PyTorch's own SyncBatchNorm runs on GPUs alone. Without `torch.distributed`, or with one worker, it is a plain
-    batch norm. Workers must give it batches of equal size, as the plan of a training does.
+    PyTorch's own SyncBatchNorm runs only on GPUs. Without `torch.distributed`, or with one worker, this is a plain
+    batch norm. All workers must have batches of equal size, as they do in training.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,21 +84,21 @@ def _mean_over_workers(value: Tensor) -> Tensor:
 
 
 def norms_that_train(network: nn.Module) -> list[nn.Module]:
-    """Its batch norms whose statistics change in training."""
+    """Return the network's batch norms whose statistics change in training."""
     return [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
 
 
 def batch_norm(kind: str, channels: int) -> nn.Module:
-    """A batch norm over N×channels×h×w: "frozen", "trained" or "synchronised"."""
+    """Make a batch norm over N×channels×h×w; kind: "frozen", "trained" or "synchronised"."""
     kinds = {"frozen": FrozenBatchNorm2d, "trained": nn.BatchNorm2d, "synchronised": SynchronisedBatchNorm2d}
     return kinds[kind](channels)
 
 
 @torch.no_grad()
 def calibrate_frozen_norms(trunk: nn.Module, images: Tensor) -> None:
-    """Set the mean and variance of every frozen batch norm to those of what reaches it from `images` (N×3×H×W).
+    """Set the mean and variance of every frozen batch norm to those of its input for `images` (N×channels×H×W).
 
-    A randomly initialised net has no statistics to freeze; with those of one batch of training images its
+    A network with random weights has no statistics to freeze; with those of one batch of training images its
     activations start at unit scale (data-dependent initialisation, Krähenbühl et al., ICLR 2016).
     """
 

@@ -1,5 +1,6 @@
-"""Scoring images as they are, at several scales, mirrored, and in tiles: the one path of validation, evaluation and
-prediction.
+"""Scoring of images: as they are, at several scales, mirrored, and in tiles.
+
+Validation, evaluation and prediction all use it.
 
 Shapes: N images, C classes, H×W pixels, h×w cells.
 """
@@ -18,10 +19,10 @@ from deeplab_ray.models.network import Network
 
 
 def score_images(network: Network, images: Tensor, options: ScoringConfig) -> tuple[Tensor, Grid]:
-    """Images N×H×W×channels of any size → scores N×C×h×w, and the grid that they lie on.
+    """Score images N×H×W×channels of any size; return scores N×C×h×w and the grid that they lie on.
 
-    Without options what the network gives; else the mean over scales and mirror images, on the network's own combined
-    grid. The network must be in evaluation mode.
+    With several scales, mirror or tiles these are the mean over scales and mirror images, on the network's combined
+    grid; otherwise the network's own scores. The network must be in evaluation mode.
     """
     if options.test_scales == (1.0,) and not options.test_mirror and not _tiled(images, options):
         return network(images), network.grid
@@ -35,21 +36,21 @@ def score_images(network: Network, images: Tensor, options: ScoringConfig) -> tu
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """bfloat16 autocast on the device, or nothing for float32."""
+    """Return the context of bfloat16 autocast on the device; for float32 one that does nothing."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
 def score_image(
     network: Network, image: NDArray[np.uint8], device: torch.device, precision: str, options: ScoringConfig
 ) -> tuple[Tensor, Grid]:
-    """One image uint8 H×W×3 → scores float32 C×h×w on the device, and the grid that they lie on."""
+    """Score one image, uint8 H×W×channels; return scores float32 C×h×w on the device and the grid that they lie on."""
     with torch.inference_mode(), autocast(device, precision):
         scores, grid = score_images(network, torch.from_numpy(image.copy())[None].to(device), options)
     return scores[0].float(), grid
 
 
 def predict_labels(scores: Tensor, grid: Grid, height: int, width: int) -> NDArray[np.uint8]:
-    """Scores float32 C×h×w → the most probable train id of every pixel, uint8 height×width."""
+    """Return the most probable train id of every pixel, uint8 height×width, given scores float32 C×h×w."""
     return grid.to_image(scores[None], height, width)[0].argmax(0).to(torch.uint8).cpu().numpy()
 
 
@@ -58,12 +59,12 @@ def _resize(images: Tensor, scale: float) -> Tensor:
         return images
     size = [max(1, round(n * scale)) for n in images.shape[1:3]]
     planes = images.permute(0, 3, 1, 2).float()
-    # Smoothed when it shrinks, as training images are.
+    # Shrinking smooths (antialias), as it does for training images.
     return F.interpolate(planes, size=size, mode="bilinear", align_corners=False, antialias=True).permute(0, 2, 3, 1)
 
 
 def _to_unscaled(scores: Tensor, scaled: Tensor, images: Tensor, grid: CornerGrid) -> Tensor:
-    """Scores on the grid of the scaled images, interpolated on that of the images."""
+    """Interpolate scores on the grid of the scaled images at the cells of the original images' grid."""
     if scaled is images:
         return scores
     positions = []
@@ -78,10 +79,10 @@ def _tiled(images: Tensor, options: ScoringConfig) -> bool:
 
 
 def _score_tiles(network: Network, images: Tensor, options: ScoringConfig) -> Tensor:
-    """Scores on the combined grid, of overlapping tiles if the image is larger than one.
+    """Score on the combined grid, in overlapping tiles if the image is larger than one tile.
 
-    Every tile starts at a cell of the whole image's grid. Tiles that overlap count by the distance to their own edge,
-    so that no tile's border shows.
+    Every tile starts at a cell of the whole image's grid. Where tiles overlap, each is weighted by the distance to its
+    own edge, so that no border shows.
     """
     if not _tiled(images, options):
         return _score_mirrored(network, images, options.test_mirror)
@@ -105,7 +106,7 @@ def _score_tiles(network: Network, images: Tensor, options: ScoringConfig) -> Te
 
 
 def _starts(size: int, step: int, options: ScoringConfig) -> list[int]:
-    """First pixels of the tiles along one side: multiples of `step`, evenly apart, the last tile at the end."""
+    """Return the first pixels of the tiles along a side: multiples of `step`, evenly spaced; the last tile ends it."""
     last = step * -((options.tile - size) // step)
     if last <= 0:
         return [0]
@@ -120,9 +121,9 @@ def _ramp(cells: int) -> Tensor:
 
 
 def _score_mirrored(network: Network, images: Tensor, mirror: bool) -> Tensor:
-    """Scores on the combined grid; mirror: their mean with those of the mirrored image.
+    """Score on the combined grid; mirror: return the mean with the scores of the mirrored image.
 
-    What is mirrored is the padded image, so that cells fall on cells.
+    The padded image is mirrored, so that cells fall on cells.
     """
     height, width = images.shape[1:3]
     prepared = network.prepare(images)

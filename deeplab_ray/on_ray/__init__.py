@@ -1,1 +1,1 @@
-"""What needs Ray: preparing, feeding and running training, searches and inference on a cluster."""
+"""Everything that needs Ray: preparing data, training, searches and inference on a cluster."""

@@ -5,18 +5,19 @@ takes samples i·B … i·B + B − 1 of the epochs' permutations, one after ano
 So a run that goes on from iteration i sees exactly what it would have seen, and two workers at B/2 see what
 one sees at B.
 
-Only positions enter the dataset; each task fetches the encoded bytes of its samples straight from the Parquet
-shards (one row a row group: one range read), decodes, augments and crops. Of a small split, the processes that run the
-tasks keep the bytes: fetching them in every epoch would take as long as all the rest.
+Only the plan enters the dataset, row by row as it is needed (see `ingest_plan`); each task fetches the encoded bytes of
+its samples straight from the Parquet shards (one row a row group: one range read), decodes, augments and crops. Of a
+small split, the processes that run the tasks keep the bytes: fetching them in every epoch would take as long as all the
+rest.
 """
 
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from threading import Lock
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import ray.data
 from numpy.typing import NDArray
 
@@ -24,12 +25,11 @@ from deeplab_ray.augment import augment, epoch_order, sample_rng
 from deeplab_ray.config.recipe import AugmentConfig, Recipe
 from deeplab_ray.images import decode_image, decode_label
 from deeplab_ray.labels import IGNORE
+from deeplab_ray.on_ray.ingest_plan import Portion, read_plan
 from deeplab_ray.shards import Sample, Split, read_shard
 from deeplab_ray.storage.location import Location
 
 _FETCH_THREADS = 4
-# Samples in a block: large enough for the scheduler's cost of some ms a task, small enough to start soon.
-_BLOCK_SAMPLES = 32
 # Encoded bytes of a split that a process keeps.
 _KEPT_BYTES = 256 * 2**20
 
@@ -37,48 +37,44 @@ _KEPT_BYTES = 256 * 2**20
 def training_samples(split: Split, recipe: Recipe, workers: int, start: int) -> ray.data.Dataset:
     """The augmented crops of iterations `start` … end, in order, as a dataset to be split over the workers.
 
-    Rows: iteration int64, image uint8 crop×crop×3, label uint8 crop×crop (train ids, 255 = ignore), the crop being
-    the iteration's. Blocks go round the workers in turn, so that `streaming_split(workers, equal=True)` with
-    `preserve_order` gives each worker its share of every global batch, in the order of the iterations.
+    A row is what one task fetches for one worker, k successive iterations with n samples each. Columns: iteration
+    int64, the first of them; image uint8 k×n×crop×crop×3; label uint8 k×n×crop×crop (train ids, 255 = ignore), the
+    crop being the iterations'. Every row is a block of its own, and rows go round the workers in turn, so that
+    `streaming_split(workers, equal=True)` with `preserve_order` gives each worker its share of every global batch, in
+    the order of the iterations.
     """
-    solver = recipe.solver
-    share = solver.batch // workers
-    per_block = max(1, _BLOCK_SAMPLES // share)
-    blocks = []
-    first = start
-    while first < solver.iterations:
-        # All crops of a block have one size.
-        phase_end = recipe.small_iterations if first < recipe.small_iterations else solver.iterations
-        iterations = range(first, min(first + per_block, phase_end))
-        first = iterations.stop
-        for worker in range(workers):
-            # Position: the number of the sample in the sequence of all epochs.
-            positions = [i * solver.batch + worker * share + k for i in iterations for k in range(share)]
-            blocks.append(pa.table({"position": positions}))
-    return ray.data.from_arrow(blocks).map_batches(FetchCrops(split, recipe), batch_size=None, batch_format="numpy")
+    fetch = FetchCrops(split, recipe, workers)
+    return read_plan(recipe, workers, start).map_batches(fetch, batch_size=None, batch_format="numpy")
 
 
 class FetchCrops:
-    """Positions → crops, on whichever node the task runs."""
+    """A row of the plan → its crops, on whichever node the task runs."""
 
-    def __init__(self, split: Split, recipe: Recipe) -> None:
-        self.split, self.recipe, self.seed = split, recipe, recipe.seed
+    def __init__(self, split: Split, recipe: Recipe, workers: int = 1) -> None:
+        self.split, self.recipe, self.workers, self.seed = split, recipe, workers, recipe.seed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Ray Data unpickles it for every task, and the manifest of millions of samples takes long.
+        return _unpickled, (pickle.dumps((self.split, self.recipe, self.workers)),)
 
     def __call__(self, rows: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        positions, batch = rows["position"], self.recipe.solver.batch
-        size = len(self.split)
-        orders = {int(e): epoch_order(self.seed, int(e), size) for e in np.unique(positions // size)}
+        portion = Portion(**{name: int(column.item()) for name, column in rows.items()})
+        batch, size = self.recipe.solver.batch, len(self.split)
+        positions = portion.positions(batch, batch // self.workers)
+        orders = {int(e): kept_order(self.seed, int(e), size) for e in np.unique(positions // size)}
+        augmentation = self.recipe.augmentation(portion.first)
 
         def crop(position: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
             epoch, index = divmod(position, size)
-            return self.crop(int(orders[epoch][index]), epoch, self.recipe.augmentation(position // batch))
+            return self.crop(int(orders[epoch][index]), epoch, augmentation)
 
         with ThreadPoolExecutor(_FETCH_THREADS) as pool:
-            crops = list(pool.map(crop, positions.tolist()))
+            images, labels = zip(*pool.map(crop, positions.ravel().tolist()), strict=True)
+        image, label = np.stack(images), np.stack(labels)
         return {
-            "iteration": positions // batch,
-            "image": np.stack([image for image, _ in crops]),
-            "label": np.stack([label for _, label in crops]),
+            "iteration": np.array([portion.first]),
+            "image": image.reshape(1, *positions.shape, *image.shape[1:]),
+            "label": label.reshape(1, *positions.shape, *label.shape[1:]),
         }
 
     def crop(self, index: int, epoch: int, augmentation: AugmentConfig) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -89,6 +85,19 @@ class FetchCrops:
         # What has no label, in a split of both kinds, teaches nothing.
         label = decode_label(sample.label) if sample.label else np.full(image.shape[:2], IGNORE, np.uint8)
         return augment(image, label, augmentation, rng)
+
+
+@lru_cache(maxsize=2)
+def _unpickled(arguments: bytes) -> FetchCrops:
+    """The process's FetchCrops for these pickled arguments."""
+    return FetchCrops(*pickle.loads(arguments))
+
+
+@lru_cache(maxsize=2)
+def kept_order(seed: int, epoch: int, size: int) -> NDArray[np.int32]:
+    """`epoch_order`, kept for the process's next tasks: of millions of samples, it would cost each of them more than
+    its crops do. Two, as a task may reach into the next epoch."""
+    return epoch_order(seed, epoch, size).astype(np.int32)
 
 
 def _read(split: Split, index: int) -> Sample:

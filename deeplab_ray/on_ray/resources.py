@@ -1,4 +1,4 @@
-"""What the Ray cluster holds, and whether a job fits on it: asked before the start, instead of hanging later."""
+"""What the Ray cluster has, and whether a job fits on it: checked before the job starts, instead of hanging later."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from deeplab_ray.errors import UserError
 
 # Ray Data's tasks (fetch, decode, augment) ask for one whole logical CPU on one node.
 CPUS_FOR_DATA = 1.0
-# Logical CPUs of an actor where whole ones do not go round.
+# Logical CPUs of an actor if there are not enough for one each.
 _SHARE = 0.25
-# On a small machine a second CRF actor takes longer to start than it saves on fewer blocks of images.
+# On a small machine, with at most this many blocks of images, a second CRF actor takes longer to start than it saves.
 _WORTH_A_SECOND = 25
 
 Resources = Mapping[str, float]
-"""A node's, by name."""
+"""A node's resources, by name."""
 
 
 @dataclass(frozen=True)
 class Pools:
-    """How many actors predict and how many refine, and what each takes."""
+    """How many actors predict, how many refine, and what each takes."""
 
     predictors: int
     predictor_cpus: float
@@ -30,17 +30,17 @@ class Pools:
     refiners: int
     refiner_cpus: float
     growing: bool = False
-    """Each pool starts with one actor and grows up to its number as the cluster does, not at once."""
+    """Whether each pool starts with one actor and grows up to its number along with the cluster."""
 
     def strategy(self, actors: int) -> ActorPoolStrategy:
-        """Of the pool with `actors` actors."""
+        """Return the strategy of a pool of `actors` actors."""
         return ActorPoolStrategy(min_size=1, max_size=actors) if self.growing else ActorPoolStrategy(size=actors)
 
 
 def gpus_for_one(asked: float | None, autoscaling: bool, flag: str) -> float:
-    """GPUs that one network takes: as asked for with `flag`, or 1 where the cluster has any, else 0.
+    """Return the GPUs that one network takes: as asked for with `flag`, else 1 if the cluster has any, else 0.
 
-    Raises UserError where nobody can know, as the cluster has none yet and grows by itself.
+    Raises UserError if that is unknown because the cluster has no GPU yet and grows by itself.
     """
     if asked is not None:
         return asked
@@ -48,19 +48,19 @@ def gpus_for_one(asked: float | None, autoscaling: bool, flag: str) -> float:
         return 1.0
     if autoscaling:
         raise UserError(
-            f"the cluster has no GPU yet, and with --autoscaling some may come: pass {flag} 1 to wait for them, "
-            "or 0 to run on CPUs"
+            f"the cluster has no GPU yet, but with --autoscaling it may get some: pass {flag} 1 to wait for them, "
+            f"or {flag} 0 to run on CPUs"
         )
     return 0.0
 
 
 def gpus_per_worker(resources: TrainingResources) -> float:
-    """GPUs of a training worker, see `gpus_for_one`."""
+    """Return the GPUs of a training worker; see `gpus_for_one`."""
     return gpus_for_one(resources.gpus_per_worker, resources.autoscaling, "--gpus-per-worker")
 
 
 def workers_that_fit(resources: TrainingResources, groups: int = 1) -> int:
-    """How many training workers the nodes hold, with CPUS_FOR_DATA for each of `groups` set aside."""
+    """Return how many training workers the nodes hold, with CPUS_FOR_DATA set aside for each of `groups`."""
     gpus = gpus_per_worker(resources)
     nodes = sorted(_nodes(), key=lambda node: node.get("GPU", 0))
     to_reserve, count = groups * CPUS_FOR_DATA, 0
@@ -74,9 +74,9 @@ def workers_that_fit(resources: TrainingResources, groups: int = 1) -> int:
 
 
 def check_workers_fit(resources: TrainingResources) -> None:
-    """Raise UserError, with the arithmetic, when the cluster cannot hold the workers and still feed them.
+    """Raise UserError, with the arithmetic, if the cluster cannot hold the workers and still feed them.
 
-    One that grows by itself may: there, only the GPUs must be said, see `gpus_for_one`.
+    A cluster that grows by itself is not checked; there the user must only say whether to use GPUs (`gpus_for_one`).
     """
     gpus = gpus_per_worker(resources)
     if resources.autoscaling or workers_that_fit(resources) >= resources.workers:
@@ -93,9 +93,10 @@ def check_workers_fit(resources: TrainingResources) -> None:
 
 
 def plan_pools(blocks: int, resources: InferenceResources) -> Pools:
-    """Pools for inference on `blocks` blocks of images that fill the cluster, see `fill`.
+    """Plan pools that fill the cluster for inference on `blocks` blocks of images; see `fill`.
 
-    A cluster that grows by itself may hold nothing yet: there, Ray Data asks for nodes while images wait.
+    A cluster that grows by itself may be empty now: there, Ray Data asks for nodes while images wait. Raises UserError
+    as `gpus_for_one` and `fill` do.
     """
     gpus = gpus_for_one(resources.gpus_per_predictor, resources.autoscaling, "--gpus-per-predictor")
     if resources.autoscaling:
@@ -104,15 +105,16 @@ def plan_pools(blocks: int, resources: InferenceResources) -> Pools:
 
 
 def fill(nodes: Sequence[Resources], blocks: int, gpus: float) -> Pools:
-    """A predictor for each `gpus` GPUs (without GPUs one a node of several CPUs), CRF actors on the CPUs that are left.
+    """Fill the nodes: a predictor for each `gpus` GPUs (without GPUs, one per node of several CPUs), CRF actors on the
+    remaining CPUs.
 
-    There are no more actors of a kind than blocks of images. On every node of several CPUs one stays free for
-    reading, elsewhere one of the cluster's. An actor takes a whole CPU, or a quarter where those do not go round.
-    Raises UserError, with the arithmetic, when not even that fits.
+    There are no more actors of a kind than blocks of images. Every node of several CPUs keeps one CPU free for reading;
+    if there is no such node, the cluster keeps one. An actor takes a whole CPU, or a quarter if there are too few.
+    Raises UserError, with the arithmetic, if not even that fits.
     """
     reserved = [CPUS_FOR_DATA if node.get("CPU", 0) >= 2 else 0.0 for node in nodes]
     if not any(reserved):
-        # A node without a GPU, if there is one: a predictor needs both.
+        # Preferably on a node without a GPU, because a predictor needs a CPU beside its GPU.
         order = sorted(range(len(nodes)), key=lambda index: nodes[index].get("GPU", 0))
         reader = next((index for index in order if nodes[index].get("CPU", 0) >= CPUS_FOR_DATA), None)
         reserved = [CPUS_FOR_DATA * (index == reader) for index in range(len(nodes))]

@@ -1,6 +1,6 @@
-"""A Ray to run on: the one that RAY_ADDRESS names, or one of this machine alone.
+"""Connection to Ray: to the cluster that RAY_ADDRESS names, or to a Ray started on this machine alone.
 
-Ray is imported late, so that mistakes are told before.
+Ray is imported late, so that a user's mistakes are reported before that.
 """
 
 import logging
@@ -16,25 +16,25 @@ from deeplab_ray.errors import JobError, UserError
 from deeplab_ray.machine import usable_cpus
 
 _ENVIRONMENT = {
-    # Under `uv run`, Ray would run its workers by uv, too, and upload the current folder.
+    # Under `uv run`, Ray would start its workers by uv, too, and upload the current folder.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray gives its dashboard a minute to start, which a busy machine may exceed.
+    # Ray's default is one minute, which the dashboard may exceed on a busy machine.
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "240",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_DATA_LOG_LEVEL": "WARNING",
-    # Train's controller polls its workers that often; each report waits for a poll.
+    # Train's controller polls its workers at this interval, and each report waits for a poll.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    # Without it, what a training worker prints comes twice.
+    # Otherwise everything that a training worker prints appears twice.
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    # Workers without a GPU keep CUDA_VISIBLE_DEVICES: Ray's default to come, without its warning.
+    # Workers without a GPU keep CUDA_VISIBLE_DEVICES. This will be Ray's default; until then Ray warns if it is unset.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 _CONNECT_TIMEOUT_S = 5
 
 
 def set_environment() -> None:
-    """Ray's settings where the user has none of his own. Ray reads some of them when it is imported."""
+    """Set Ray's environment variables unless the user has set them. Ray reads some of them when it is imported."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
@@ -42,21 +42,21 @@ def set_environment() -> None:
 def start_ray(cpus: int | None = None) -> None:
     """Connect to the cluster that RAY_ADDRESS names (as `ray job submit` does), or start one here.
 
-    `cpus`: logical CPUs of a Ray started here.
-    Raises UserError where the named cluster cannot be reached (5 s) or refuses the token (Ray tries for 20 s), and
-    JobError where none can be started here, as on a machine that is too busy.
+    cpus: number of logical CPUs of a Ray that is started here.
+    Raises UserError if the named cluster cannot be reached (after 5 s) or refuses the token (Ray tries for 20 s), and
+    JobError if Ray cannot be started here, for example because the machine is too busy.
     """
     set_environment()
     address = os.environ.get("RAY_ADDRESS", "")
     if address in ("", "local"):
-        # More logical CPUs than a small machine has: workers and Ray Data mostly wait for each other.
+        # A small machine gets more logical CPUs than it has, since workers and Ray Data mostly wait for each other.
         cpus = cpus or max(4, usable_cpus())
-        # Nothing preempts this machine; its watcher would cost a process for every run.
+        # Nothing preempts this machine, and the watcher would be one more process for every run.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        # Ray Train asks the dashboard's process for the state of its actors, and complains where there is none.
+        # Ray Train asks the dashboard's process for the state of its actors, and complains if there is none.
         try:
             _init(address="local", num_cpus=cpus, include_dashboard=True)
-        except Exception as error:  # Ray raises Exception itself when its processes do not answer in time
+        except Exception as error:  # Ray raises plain Exception if its processes do not answer in time
             raise JobError(f"Ray did not start on this machine ({origin(error)}): {_advice(error)}") from error
         return
     if address != "auto":
@@ -65,8 +65,8 @@ def start_ray(cpus: int | None = None) -> None:
         _init(address=address)
     except (ConnectionError, RuntimeError) as error:
         raise UserError(
-            f"Ray at RAY_ADDRESS={address} lets nobody in ({origin(error)}): is the cluster up, and "
-            "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH set as it wants it?"
+            f"Ray at RAY_ADDRESS={address} refused the connection ({origin(error)}): check that the cluster is up, "
+            "and that RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH holds its token"
         ) from error
 
 
@@ -75,17 +75,17 @@ def _init(**options: Any) -> None:
 
     check_interrupted()
     if shlex.quote(sys.executable) != sys.executable:
-        # Ray gives it to a shell as it is.
+        # Ray passes the path to a shell without quoting it.
         options["runtime_env"] = {"py_executable": shlex.quote(sys.executable)}
     ray.init(logging_level=logging.WARNING, **options)
 
 
 def _advice(error: Exception) -> str:
-    """What to do when Ray did not start."""
+    """Return what the user can do if Ray did not start."""
     if "timed out" in str(error) or isinstance(error, TimeoutError):
         return (
-            "the machine is too busy, or a container gives it too little CPU time or memory: wait or close other "
-            "programs, then try again, or set RAY_ADDRESS to the host:port of a running cluster"
+            "the machine is too busy, or a container has too little CPU time or memory: wait or close other programs, "
+            "then try again, or set RAY_ADDRESS to the host:port of a running cluster"
         )
     return "fix that, or set RAY_ADDRESS to the host:port of a running cluster"
 
@@ -94,7 +94,7 @@ def _check_reachable(address: str) -> None:
     parts = urlsplit(address if "://" in address else f"//{address}")
     try:
         if parts.scheme not in ("", "ray") or not parts.hostname or not parts.port:
-            raise UserError(f"RAY_ADDRESS={address} is no cluster's address: set it to host:port, or unset it")
+            raise UserError(f"RAY_ADDRESS={address} is not a cluster's address: set it to host:port, or unset it")
         with socket.create_connection((parts.hostname, parts.port), _CONNECT_TIMEOUT_S):
             pass
     except (OSError, ValueError) as error:

@@ -1,1 +1,1 @@
-"""Named recipes, with the data that they are for and what was published for them."""
+"""Presets: named recipes, with the dataset that each is for and the published figures."""

@@ -19,26 +19,26 @@ LIST_HINT = "jobs/train.py --list shows all presets"
 
 
 def names() -> list[str]:
-    """All presets' names, in the order of the tables."""
+    """Return all presets' names, in the order of the tables."""
     return list(_BY_NAME)
 
 
 def get(name: str) -> Preset:
-    """The preset of this name; UserError, listing all names, if there is none."""
+    """Return the preset of this name. Raises UserError, listing all names, if there is none."""
     if name not in _BY_NAME:
         raise UserError(f"unknown preset {name!r}: choose from {', '.join(_BY_NAME)}")
     return _BY_NAME[name]
 
 
 def format_tables() -> str:
-    """All presets, table by table: name, what is switched on, published mIoU before and after the CRF, splits."""
+    """List all presets, table by table: name, what is switched on, published mIoU before and after the CRF, splits."""
     name_width = max(map(len, _BY_NAME))
     text_width = max(len(preset.switched_on) for preset in PRESETS)
     lines = []
     for table in dict.fromkeys(preset.table for preset in PRESETS):
         head = f"  {'preset':<{name_width}}  {'what is switched on':<{text_width}}  mIoU %  + CRF  trained, tested on"
         lines += ["", table, head]
-        # The policies are compared with what the kernels were compared under.
+        # The policies are compared with the preset under which the kernels were compared.
         also = _BY_NAME[paper.COMPARED_UNDER_POLICIES] if table == paper.POLICIES else None
         for preset in (preset for preset in PRESETS if preset.table == table or preset is also):
             before, after = (f"{figure:.2f}" if figure else "–" for figure in preset.published)
@@ -51,38 +51,38 @@ def format_tables() -> str:
 
 @dataclass(frozen=True)
 class Start:
-    """What the flags of a job start from."""
+    """The values from which a job's flags start."""
 
     preset: Preset | None
     """None if a file was given instead."""
     recipe: Recipe
     resources: TrainingResources
     argv: list[str]
-    """The command line, with a preset's name in its place."""
+    """The command line, with a preset's name (or "") in its place."""
 
     @property
     def name(self) -> str:
-        """The preset's."""
+        """The preset's name; empty if there is no preset."""
         return self.preset.name if self.preset else ""
 
     @property
     def warning(self) -> str:
-        """What is missing to do with the preset as published; empty if nothing is."""
+        """A line that says what is missing to run the preset as published; empty if nothing is."""
         if self.preset is None or self.preset.is_available:
             return ""
         return f"note: {self.name}: {self.preset.missing}; give --data another prepared set"
 
     def note(self, reader: str) -> str:
-        """What a user should know whose data were prepared by another reader than the preset's; else empty."""
+        """Return a line for the user if the data were prepared by another reader than the preset's; else nothing."""
         if self.preset is None or self.preset.dataset == reader:
             return ""
         return f"note: {self.name} was published for {self.preset.dataset}; these data are of {reader}"
 
 
 def start(argv: list[str]) -> Start:
-    """A job's command line → what its flags start from.
+    """Find what a job's flags start from: the preset named first on the command line, or the recipe of --config FILE.
 
-    The preset comes first; `--config FILE` takes its place. Raises UserError if there is neither.
+    Raises UserError if there is neither, or the one that is given cannot be had.
     """
     file = value_of("--config", argv)
     named = argv[0] if argv and not argv[0].startswith("-") else ""
@@ -100,8 +100,8 @@ def start(argv: list[str]) -> Start:
 
 
 def load_recipe(uri: str) -> Recipe:
-    """The recipe of a file that a job wrote (run.json, best.json); UserError if there is none or it is wrong."""
-    # It may be of a network that no preset has.
+    """Read the recipe in a file that a job wrote (run.json, best.json); UserError if it cannot be read or is wrong."""
+    # The recipe may be of a network that no preset has.
     importlib.import_module("deeplab_ray.models.networks")
     try:
         value = json.loads(read_text(uri, "recipe"))

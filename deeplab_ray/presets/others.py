@@ -1,4 +1,4 @@
-"""Presets that are not in the paper: of the demo, of CamVid, and those that its tables leave out."""
+"""Presets that are not in the paper's tables: those of the demo and of CamVid."""
 
 from deeplab_ray.config.recipe import AugmentConfig, Recipe, SolverConfig
 from deeplab_ray.config.resources import TrainingResources
@@ -18,7 +18,7 @@ FIRST = (
         Recipe(
             DeepLabV2Config("resnet18", "largefov", weights="random"),
             AugmentConfig(crop=97, scale_min=0.9, scale_max=1.1, small_share=0.6),
-            # A random trunk needs a high rate, on which a classifier over its 4608 inputs would diverge.
+            # A random trunk needs a high rate, at which a classifier with 4608 inputs would diverge.
             SolverConfig(
                 learning_rate=3e-2,
                 classifier_factor=0.05,

@@ -24,16 +24,16 @@ TABLE9 = "Table 9: Cityscapes"
 FCN = "FCN (VOC 2011, seg11valid)"
 
 SPLITS = {
-    # 1,464 images of VOC and those of SBD: 10,582.
+    # VOC's 1,464 images and SBD's, together 10,582.
     "voc12": ("trainaug", "val"),
     "context": ("train", "val"),
     "personpart": ("train", "val"),
     "cityscapes": ("train", "val"),
-    # SBD's training images without those of seg11valid, and the 736 images of VOC 2011's val that SBD has not.
+    # train: SBD's training images that are not in seg11valid. seg11valid: the 736 images of VOC 2011's val not in SBD.
     "voc11": ("train", "seg11valid"),
     "coco": ("train", "val"),
 }
-"""Training and validation split of each dataset, as the paper has them."""
+"""Training and validation split of each dataset, as in the paper."""
 UNSCALED = AugmentConfig(scale_min=1.0, scale_max=1.0)
 _HALVED = AugmentConfig(scale_min=0.5, scale_max=0.5)
 VGG_SOLVER = SolverConfig(learning_rate=1e-3)
@@ -63,7 +63,7 @@ class Row(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """A learning policy of the paper's comparison: LargeFOV on VOC 2012."""
+    """A learning policy in the paper's comparison of policies (LargeFOV on VOC 2012)."""
 
     policy: Policy
     batch: int
@@ -115,7 +115,7 @@ SCHEDULES = (
 
 
 def preset(row: Row) -> Preset:
-    """The preset of a row."""
+    """Make the preset of a row."""
     switches = row.on.split()
     part, text = _HEADS[row.head]
     if row.head == "aspp-l" and row.backbone == "resnet101":
@@ -124,7 +124,7 @@ def preset(row: Row) -> Preset:
     network = DeepLabV2Config(row.backbone, row.head, msc="msc" in switches, weights=start)
     augment, scoring = (AugmentConfig() if "aug" in switches else UNSCALED), ScoringConfig()
     if row.dataset == "cityscapes" and "full" not in switches:
-        # The paper halves the images to train on, and to test on.
+        # The paper halves the images, both for training and for testing.
         augment, scoring = _HALVED, ScoringConfig(test_scales=(0.5,))
     train, validation = SPLITS[row.dataset]
     recipe = Recipe(network, augment, scoring=scoring, train_split=train, validation_split=validation)
@@ -137,7 +137,7 @@ def preset(row: Row) -> Preset:
 
 
 def _scheduled(like: Preset, schedule: Schedule, table: str, published: Published, suffix: bool = True) -> Preset:
-    """`like` under another learning policy, batch and number of iterations."""
+    """Return the preset `like` under another learning policy, batch and number of iterations."""
     policy, batch, thousands, _ = schedule
     solver = replace(VGG_SOLVER, policy=policy, batch=batch, iterations=1000 * thousands)
     return replace(
@@ -151,7 +151,7 @@ def _scheduled(like: Preset, schedule: Schedule, table: str, published: Publishe
 
 
 def _fcn(variant: Variant, weights: str, rate: float, published: float) -> Preset:
-    """The authors' staged training: whole images, one a step, the loss summed over their pixels."""
+    """Make a preset of the authors' staged training: one whole image per step, the loss summed over its pixels."""
     solver = SolverConfig(
         rate, 1.0, "fixed", iterations=100_000, batch=1, momentum=0.99, weight_decay=5e-4, normalise=False
     )
@@ -179,4 +179,4 @@ def _presets() -> tuple[Preset, ...]:
 
 PRESETS = _presets()
 COMPARED_UNDER_POLICIES = f"{preset(ROWS[0]).name}-step-b30-6k"
-"""The preset of the kernels' table that the policies are compared with."""
+"""Name of the preset in the table of kernels with which the policies are compared."""

@@ -1,4 +1,4 @@
-"""What a preset is."""
+"""The dataclass of a preset."""
 
 from dataclasses import dataclass, field
 
@@ -11,42 +11,42 @@ Published = tuple[float | None, float | None]
 
 
 def class_names(dataset: str) -> tuple[str, ...]:
-    """Names of a dataset's classes; UserError, listing the datasets, if no reader for it is here."""
+    """Return the names of a dataset's classes. Raises UserError, listing the datasets, if there is no reader for it."""
     return datasets.get(dataset).classes
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A recipe, the data that it is for, and where it comes from."""
+    """A named recipe, with the dataset that it is for and its source."""
 
     name: str
     table: str
-    """Where it stands: a table of the paper, or what else it is for."""
+    """Title of the table that lists it: one of the paper's, or another."""
     switched_on: str
-    """What sets it apart from its neighbours in the table."""
+    """What sets it apart from the others in its table."""
     dataset: str
-    """What it is trained and tested on: the reader of jobs/prepare.py. The recipe says which splits."""
+    """Dataset for training and testing, by its name in jobs/prepare.py. The recipe says which splits."""
     recipe: Recipe
     published: Published = (None, None)
     resources: TrainingResources = field(default_factory=TrainingResources)
 
     @property
     def is_available(self) -> bool:
-        """Whether jobs/prepare.py can read its dataset."""
+        """Whether jobs/prepare.py can read the dataset."""
         return self.dataset in datasets.names()
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of its dataset's classes; UserError if no reader for it is here."""
+        """Names of the dataset's classes. Raises UserError if there is no reader for it."""
         return class_names(self.dataset)
 
     @property
     def missing(self) -> str:
-        """What is missing to run it as published, as a part of a sentence; empty if nothing is."""
+        """A clause that says what is missing to run it as published; empty if nothing is."""
         return "" if self.is_available else f"jobs/prepare.py cannot read {self.dataset} yet"
 
     def describe(self) -> str:
-        """One line: what is switched on, the table, the published figures."""
+        """Return one line: what is switched on, the table, the published figures."""
         before, after = self.published
         figures = [f"{before} before" if before else "", f"{after} after the CRF" if after else ""]
         published = " and ".join(figure for figure in figures if figure)

@@ -40,11 +40,11 @@ _MAX_HEIGHT, _MAX_WIDTH, _MIN_SIDE = 1024, 2048, 32
 
 
 def render(seed: int, index: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scene number `index` of a seed: image uint8 H×W×3 (RGB) and Cityscapes label ids uint8 H×W.
+    """Draw scene number `index` of a seed: image uint8 RGB H×W×3 and Cityscapes label ids uint8 H×W.
 
     Besides the ids of `CLASS_IDS`, labels hold 1 (ego vehicle) and 4 (static), which Cityscapes ignores. The
-    same arguments give the same arrays in any process. Raises UserError for a size outside 32×32..1024×2048 and for
-    a negative seed.
+    same arguments give the same arrays in any process. Raises UserError if the size lies outside 32×32..1024×2048 or
+    the seed is negative.
     """
     if seed < 0:
         raise UserError(f"seed {seed} must not be negative")
@@ -54,7 +54,7 @@ def render(seed: int, index: int, height: int, width: int) -> tuple[np.ndarray, 
             f"and a width of {_MIN_SIDE}..{_MAX_WIDTH}"
         )
     rng = np.random.default_rng([seed, index])
-    # Single numbers come some five times faster from the standard library's generator.
+    # The standard library's generator draws single numbers about five times faster than NumPy's.
     street = imagine(Random(int(rng.integers(2**62))), height, width)
     wide, tall = SUPERSAMPLE * width, SUPERSAMPLE * height
     zenith, haze = np.array(street.zenith, np.float32), np.array(street.light.haze, np.float32)
@@ -73,8 +73,8 @@ def render(seed: int, index: int, height: int, width: int) -> tuple[np.ndarray, 
 def write_scene(output: Location, split: str, number: int, height: int, width: int, seed: int) -> None:
     """Draw scene `number` of a split and write its two PNG files below `output` in Cityscapes' layout.
 
-    No scene belongs to two splits, and none changes with how many are drawn. Raises UserError for a split
-    other than train, val, test.
+    No scene belongs to two splits, and a scene does not depend on how many are drawn. Raises UserError if the split is
+    not train, val or test, if `number` is 100,000 or more, and for what `render` refuses.
     """
     if split not in SPLITS:
         raise UserError(f"scenes have no split {split!r}: take one of {', '.join(SPLITS)}")
@@ -96,6 +96,6 @@ def draw(output: Location, counts: dict[str, int], height: int, width: int, seed
 
 def _png(pixels: np.ndarray) -> bytes:
     stream = io.BytesIO()
-    # Sensor noise does not compress: a higher level costs time and saves next to nothing.
+    # Sensor noise hardly compresses: a higher level costs time and saves next to nothing.
     Image.fromarray(pixels).save(stream, "png", compress_level=1)
     return stream.getvalue()

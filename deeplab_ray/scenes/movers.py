@@ -24,7 +24,7 @@ def _limb(x0: float, y0: float, x1: float, y1: float, thick: float, thin: float)
 
 @dataclass
 class Person(Thing):
-    """Someone who stands or walks."""
+    """A person who stands or walks."""
 
     height: float = 1.72
 
@@ -73,10 +73,11 @@ class Person(Thing):
 
 @dataclass
 class Bicycle(Thing):
-    """A parked bicycle, or with `ridden` a cyclist; `turn` is 1 from the side, near 0 from behind."""
+    """A parked bicycle, or with `ridden` a cyclist."""
 
     turn: float = 1.0
-    """Cosine between the bicycle and the image plane; negative: heading left."""
+    """Cosine of the angle between the bicycle and the image plane: ±1 from the side, near 0 from behind; negative if it
+    heads left."""
     ridden: bool = False
 
     def _at(self, x: float, y: float) -> tuple[float, float]:
@@ -102,7 +103,7 @@ class Bicycle(Thing):
 
         for x, y in hubs:
             rim = disc(self.u + x, y, self.z, across, 0.35, 20)
-            # Annotators take the whole wheel; the street shows between the spokes.
+            # Annotators label the whole wheel, though the street shows between the spokes.
             painter.mark(rim, BICYCLE)
             painter.line([*rim, rim[0], rim[1]], 0.055, _TYRE, BICYCLE)
             if painter.pixels(0.35, self.z) > 9:
@@ -167,28 +168,28 @@ class Bicycle(Thing):
 
 @dataclass
 class _Body:
-    """A side profile of (metres along, metres up), from the rear's bottom over the roof to the front's."""
+    """A side profile of (metres along, metres up): from the rear's bottom over the roof to the front's bottom."""
 
     profile: list[tuple[float, float]]
     colour: Colour
     panes: tuple[int, ...] = ()
-    """Edges of the profile that are rear window or windscreen."""
+    """Indices of the profile's edges that are the rear window or the windscreen."""
     sides: list[list[tuple[float, float]]] = field(default_factory=list)
     """Outlines of the side windows."""
     rear: int | None = None
-    """Edge of the profile that carries rear lights."""
+    """Index of the edge with the rear lights."""
     front: int | None = None
-    """Edge of the profile that carries headlights."""
+    """Index of the edge with the headlights."""
 
 
 @dataclass
 class Vehicle(Thing):
-    """A car or a truck: a side profile drawn out to its width, at any heading."""
+    """A car, van or truck: side profiles extruded to the vehicle's width, at any heading."""
 
     heading: float = 0.0
     """Radians; 0 drives away from the camera, π towards it, ±π/2 crosses."""
     kind: str = "car"
-    """car, van, or truck."""
+    """"car", "van" or "truck"."""
 
     def __post_init__(self) -> None:
         random = self.random
@@ -280,12 +281,12 @@ class Vehicle(Thing):
                 self._end(painter, points, rear=number == body.rear)
 
     def _end(self, painter: Painter, quad: list[Point], rear: bool) -> None:
-        """Lights, bumper and number plate."""
+        """Draw the lights, bumper and number plate of one end."""
         box = self.label == TRUCK and rear
         low, high = (0.02, 0.12) if box else (0.55, 0.85)
         for start in (0.03, 0.77):
             lamp: Colour = (165, 25, 25) if rear else (225, 225, 205)
-            # A front's quad starts at its upper edge, a rear's at its lower one.
+            # The quad of a front starts at its upper edge, that of a rear at its lower one.
             part = (low, high) if rear else (1 - high, 1 - low)
             painter.face(_patch(quad, *part, start, start + 0.2), lamp, self.label)
         if box:
@@ -306,7 +307,7 @@ class Vehicle(Thing):
 
 
 def _patch(quad: list[Point], low: float, high: float, left: float, right: float) -> list[Point]:
-    """The part of a quad between two fractions of its first and of its second direction."""
+    """Return the part of a quad between two fractions of its first direction and two of its second."""
 
     def at(s: float, t: float) -> Point:
         weights = ((1 - s) * (1 - t), s * (1 - t), s * t, (1 - s) * t)

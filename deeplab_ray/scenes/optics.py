@@ -1,4 +1,4 @@
-"""What is done to whole pictures of the generated scenes: noise, sky, ground texture, lens and sensor."""
+"""Effects on the whole picture of a drawn scene: noise, sky, ground texture, lens and sensor."""
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -9,11 +9,11 @@ _ROAD, _SIDEWALK = 7, 8
 _TEXTURE = {7: (0.03, 0.05), 8: (0.03, 0.06), 11: (0.04, 0.04), 17: (0.04, 0.05), 20: (0.02, 0.03)}
 _TEXTURE |= {21: (0.2, 0.14), 23: (0.0, 0.01), 24: (0.08, 0.05), 25: (0.08, 0.05)}
 _TEXTURE |= {26: (0.02, 0.03), 27: (0.02, 0.03), 33: (0.06, 0.05), 1: (0.01, 0.02), 4: (0.05, 0.05)}
-"""Label id → relative amplitude of fine and of coarse texture."""
+"""Label id → relative amplitudes of fine and of coarse texture."""
 
 
 def value_noise(rng: np.random.Generator, height: int, width: int, cells: list[float]) -> np.ndarray:
-    """Band-limited noise, float32 H×W of unit variance: one octave for every cell size (in pixels)."""
+    """Draw band-limited noise, float32 H×W of unit variance: one octave for each cell size (in pixels)."""
     total = np.zeros((height, width), np.float32)
     for cell in cells:
         grid = (int(height / cell) + 3, int(width / cell) + 3)
@@ -32,7 +32,10 @@ def paint_sky(
     bottom: np.ndarray,
     cover: float,
 ) -> Image.Image:
-    """A sky of H×W: colour `top` turns into `bottom` at `horizon` (share of H), clouds over a share `cover`."""
+    """Paint a sky of H×W whose colour goes from `top` to `bottom` at `horizon` (share of H).
+
+    top, bottom: float32 RGB. cover: share of the sky that is clouded, 0..1.
+    """
     rows, columns = 96, 192
     down = np.linspace(0, 1 / max(horizon, 0.05), rows, dtype=np.float32).clip(0, 1)[:, None, None]
     sky = top * (1 - down) + bottom * down
@@ -46,7 +49,7 @@ def paint_sky(
 
 
 def _ground_texture(rng: np.random.Generator, camera: Camera, labels: np.ndarray) -> tuple[int, np.ndarray]:
-    """First row below the horizon, and from there on the relative brightness of asphalt and paving."""
+    """Return the first row below the horizon, and the relative brightness of asphalt and paving from that row on."""
     height, width = labels.shape
     focal, horizon = camera.focal / SUPERSAMPLE, camera.horizon / SUPERSAMPLE
     first = min(height - 1, max(0, int(horizon) + 2))
@@ -55,7 +58,7 @@ def _ground_texture(rng: np.random.Generator, camera: Camera, labels: np.ndarray
     u = (slope[None] - camera.yaw - camera.bend * z[:, None]) * z[:, None] + camera.offset
     grain = value_noise(rng, 256, 256, [1, 2, 5, 12])
     stain = value_noise(rng, 256, 256, [3, 9, 24])
-    # A row that covers much ground averages its grain: fade it instead of letting it alias.
+    # A row that covers much ground averages out the grain, so fade the grain instead of letting it alias.
     fade = (0.06 / (z * z / (camera.height * focal))).clip(0, 1)[:, None]
 
     def look_up(tile: np.ndarray, metres: float) -> np.ndarray:
@@ -72,9 +75,9 @@ def _ground_texture(rng: np.random.Generator, camera: Camera, labels: np.ndarray
 
 
 def develop(rng: np.random.Generator, image: Image.Image, labels: np.ndarray, camera: Camera) -> np.ndarray:
-    """The photograph of a painted scene, uint8 H×W×3: texture, exposure, white balance, lens, sensor noise.
+    """Turn a painted scene into a photograph, uint8 H×W×3: add texture, exposure, white balance, lens and sensor noise.
 
-    `image` is the H×W painting already reduced to the size of `labels` (uint8 H×W of label ids).
+    `image` is the painting, already reduced to the size of `labels` (label ids, uint8 H×W).
     """
     height, width = labels.shape
     unit = max(height / 192, 0.25)
@@ -94,6 +97,6 @@ def develop(rng: np.random.Generator, image: Image.Image, labels: np.ndarray, ca
     lens = ImageFilter.GaussianBlur(rng.uniform(0.25, 0.6) * max(1.0, unit / 3))
     seen = np.asarray(Image.fromarray(light.clip(0, 255).astype(np.uint8)).filter(lens), np.float32)
     noise = rng.standard_normal(seen.shape, dtype=np.float32)
-    # Shot noise grows with the root of the light; read noise does not.
+    # Shot noise grows with the square root of the light; read noise does not.
     noise *= rng.uniform(0.8, 2.0) + rng.uniform(0.1, 0.22) * np.sqrt(seen)
     return (seen + noise + 0.5).clip(0, 255).astype(np.uint8)

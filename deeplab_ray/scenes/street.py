@@ -1,4 +1,4 @@
-"""Which street a seed stands for: the camera, the light, the ground, and what stands where."""
+"""The street that a seed stands for: the camera, the light, the ground, and what stands where."""
 
 import math
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Street:
     """Width of each pavement in metres."""
     things: list[Thing]
     bonnet: Colour | None
-    """Paint of the camera car's bonnet where it is in the picture."""
+    """Colour of the camera car's bonnet; None if it is not in the picture."""
     random: Random
 
     def paint(self, painter: Painter) -> None:
@@ -83,11 +83,11 @@ class Street:
     def _strip(
         self, painter: Painter, left: float, right: float, near: float, far: float, colour: Colour, label: int
     ) -> None:
-        """A piece of ground between two offsets from the road's middle, which follows the bend."""
+        """Draw a strip of ground between two offsets from the road's middle; it follows the bend."""
         z = max(near, NEAR)
         while z < far:
             end = min(far, z * 1.35)
-            # Overlap hides the seams between pieces.
+            # The overlap hides the seams between pieces.
             points = [(left, 0.0, z), (right, 0.0, z), (right, 0.0, end * 1.01), (left, 0.0, end * 1.01)]
             painter.face(points, colour, label, painter.light.on(0, 1, 0))
             z = end
@@ -127,12 +127,12 @@ class Street:
 
     @property
     def edge(self) -> float:
-        """Metres from the road's middle to the fronts of the houses."""
+        """Distance in metres from the road's middle to the fronts of the houses."""
         return self.half + self.pavement
 
 
 def imagine(random: Random, height: int, width: int) -> Street:
-    """The street that the numbers of `random` describe, for a picture of H×W pixels."""
+    """Make up a street from the numbers of `random`, for a picture of H×W pixels."""
     size = math.sqrt(2.0 * width * height) * SUPERSAMPLE
     half, pavement = random.uniform(3.6, 6.2), random.uniform(2.8, 5.5)
     camera = Camera(
@@ -169,7 +169,7 @@ def _child(random: Random) -> Random:
 
 
 def _houses(street: Street, side: int) -> list[Thing]:
-    """The row of houses, gardens and trees behind one pavement."""
+    """Make up the row of houses, gardens and trees behind one pavement."""
     random = street.random
     things: list[Thing] = []
     z = random.uniform(-10, 1)
@@ -220,7 +220,7 @@ def _post(street: Street, side: int, z: float) -> Thing:
 
 
 def _pavement(street: Street, side: int) -> list[Thing]:
-    """What stands and walks on one pavement."""
+    """Make up what stands and walks on one pavement."""
     random = street.random
     things: list[Thing] = []
     half, wide = street.half, street.pavement
@@ -255,7 +255,7 @@ def _pavement(street: Street, side: int) -> list[Thing]:
 
 
 def _traffic(street: Street) -> list[Thing]:
-    """Parked and moving vehicles, cyclists, and people who cross."""
+    """Make up parked and moving vehicles, cyclists, and people who cross the road."""
     random, half = street.random, street.half
     things: list[Thing] = []
     for _ in range(random.choice([2, 3, 3, 4])):
@@ -293,7 +293,7 @@ def _traffic(street: Street) -> list[Thing]:
 
 
 def _without_collisions(things: list[Thing]) -> list[Thing]:
-    """Those things of a list that stand clear of all before them."""
+    """Leave out each thing that overlaps one kept before it."""
     kept: list[tuple[float, float, float, float, Thing]] = []
     for thing in things:
         across, along = 0.4, 0.9

@@ -1,4 +1,4 @@
-"""What stands in a street scene: buildings, trees, people, cyclists, poles and signs, and how each is drawn."""
+"""What stands in a street scene: buildings, trees, hedges, poles, signs and bins, and how each is drawn."""
 
 import math
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ CLOTHES += [(40, 90, 70), (215, 170, 60), (90, 60, 110), (70, 110, 170), (190, 9
 
 
 def vary(random: Random, colour: Colour, spread: float) -> Colour:
-    """A colour near another: brightness changes by up to ±spread, each channel by a third of it."""
+    """Return a similar colour: its brightness changes by up to ±spread, each channel by up to a third of that more."""
     bright = random.uniform(-spread, spread)
     red, green, blue = (c + bright + random.uniform(-spread, spread) / 3 for c in colour)
     return red, green, blue
@@ -23,14 +23,14 @@ def vary(random: Random, colour: Colour, spread: float) -> Colour:
 
 @dataclass
 class Thing:
-    """Something at u metres right of the road's middle and z metres ahead; `random` fixes its looks."""
+    """Something u metres to the right of the road's middle and z metres ahead; `random` determines its looks."""
 
     u: float
     z: float
     random: Random = field(repr=False)
 
     def cast(self, painter: Painter) -> None:
-        """Throw a shadow on the ground."""
+        """Cast a shadow on the ground; by default none."""
 
     def paint(self, painter: Painter) -> None:
         """Draw it over what lies behind."""
@@ -110,7 +110,7 @@ class Building(Thing):
         for column in range(columns):
             middle = self.start + gap * (column + 0.5)
             near, far = middle - wide / 2, middle + wide / 2
-            # What is under a pixel wide costs time and only aliases.
+            # A window under a pixel wide would cost time and only alias.
             seen = abs(u - painter.camera.offset) * (1 / max(near, NEAR) - 1 / far) * painter.camera.focal
             if near < NEAR or seen < 1.5:
                 continue
@@ -137,7 +137,7 @@ class Building(Thing):
 
 @dataclass
 class Tree(Thing):
-    """A trunk and a ragged crown; both are vegetation."""
+    """A tree: a trunk and a ragged crown, both labelled vegetation."""
 
     height: float
     spread: float
@@ -163,7 +163,7 @@ class Tree(Thing):
             angle, away = random.uniform(0, 2 * math.pi), math.sqrt(random.random()) * 0.75
             across, rise = away * math.cos(angle), away * math.sin(angle)
             size = random.uniform(0.22, 0.42) * (1.25 - 0.5 * number / clumps)
-            # Clumps that look to the sun or upwards are brighter.
+            # Clumps that face the sun or the sky are brighter.
             lit = 0.82 + 0.22 * rise + 0.3 * sun * across + random.uniform(-0.1, 0.1)
             spot = (u + across * self.spread, middle + rise * up, z)
             blob = ragged(random, *spot, self.spread * size, up * size, corners)
@@ -205,14 +205,14 @@ class Pole(Thing):
     thick: float
     colour: Colour
     arm: float = 0.0
-    """Metres that the lamp reaches to the right (negative: to the left)."""
+    """Length in metres of the arm to the right (negative: to the left)."""
 
     def cast(self, painter: Painter) -> None:
         half = max(self.thick, 0.1) / 2
         painter.shadow(upright(self.u, self.z, [(-half, 0), (-half, self.height), (half, self.height), (half, 0)]))
 
     def paint(self, painter: Painter) -> None:
-        # Never under a pixel of the final image, as no annotator would draw it thinner.
+        # At least a pixel of the final image, since annotators draw no pole thinner.
         half = max(self.thick, 2.0 * self.z / painter.camera.focal) / 2
         left, right = painter.light.on(-0.7, 0, -0.7), painter.light.on(0.7, 0, -0.7)
         for low, high, shade in ((-half, half, right), (-half, 0.1 * half, left)):
@@ -285,7 +285,7 @@ class Sign(Pole):
 
 @dataclass
 class Bin(Thing):
-    """A litter bin or a cabinet on the pavement (Cityscapes: static, which is ignored)."""
+    """A litter bin or a cabinet on the pavement (in Cityscapes "static", which is ignored)."""
 
     def cast(self, painter: Painter) -> None:
         painter.shadow(upright(self.u, self.z, [(-0.3, 0), (-0.3, 1), (0.3, 1), (0.3, 0)]))

@@ -1,1 +1,1 @@
-"""One training step and what it needs; the Ray Train side of it is in `trainer` (driver) and `worker`."""
+"""One training step and what it needs, in plain PyTorch; `on_ray.train` runs it in Ray Train's workers."""

@@ -7,13 +7,14 @@ from deeplab_ray.models.network import Network
 
 
 def build_optimizer(network: Network, solver: SolverConfig, fused: bool | None = None) -> optim.SGD:
-    """SGD over the trainable parameters, each group with the factor of its rate in "rate_factor".
+    """Make SGD over the trainable parameters; each group holds the factor of its learning rate as "rate_factor".
 
-    As in the original solvers' prototxt files: classifier weights ×10 (`classifier_factor`), classifier biases ×20,
-    other biases ×2; weight decay on weights only (`Network.parameter_groups`). `set_rate` applies a base rate to all.
-    Momentum is PyTorch's: v ← m·v + g, w ← w − rate·v. Caffe's v ← m·v + rate·g, w ← w − v carries earlier rates on, so
-    that the two differ while the rate changes: by 0.1 % of the weights after 2000 updates under poly or step.
-    fused: update in one kernel; None: if all parameters are on a GPU.
+    As in the prototxt files of the original solvers, classifier weights learn at 10 times the base rate
+    (`classifier_factor`), classifier biases at 20 times, other biases at twice; only weights decay
+    (`Network.parameter_groups`). `set_rate` applies a base rate to all groups.
+    Momentum is PyTorch's: v ← m·v + g, w ← w − rate·v. Caffe's is v ← m·v + rate·g, w ← w − v; the two differ while the
+    rate changes, by 0.1 % of the weights after 2000 updates under poly or step.
+    fused: update all parameters in one kernel; None: do so if all are on a GPU.
     """
     groups = network.parameter_groups()
     return optim.SGD(
@@ -33,6 +34,6 @@ def build_optimizer(network: Network, solver: SolverConfig, fused: bool | None =
 
 
 def set_rate(optimizer: optim.Optimizer, base_rate: float) -> None:
-    """Give every group the base rate times its factor."""
+    """Set the learning rate of every group to the base rate times the group's factor."""
     for group in optimizer.param_groups:
         group["lr"] = base_rate * group["rate_factor"]

@@ -1,13 +1,13 @@
-"""The learning rate at an iteration."""
+"""The learning-rate policies."""
 
 from deeplab_ray.config.recipe import SolverConfig
 
 
 def learning_rate(solver: SolverConfig, iteration: int) -> float:
-    """Base rate of update `iteration` (0-based).
+    """Return the base learning rate of update `iteration` (0-based).
 
     poly: rate × (1 − iteration/iterations)^power; step: rate × step_factor^⌊iteration/step_every⌋ (section 4.1);
-    fixed: rate. During the first `warmup` updates it is multiplied by (iteration + 1)/warmup.
+    fixed: rate. Linear warm-up multiplies it by (iteration + 1)/warmup during the first `warmup` updates.
     """
     rate = solver.learning_rate
     if iteration < solver.warmup:

@@ -1,4 +1,4 @@
-"""One weight update, on one process or as one of several DDP workers."""
+"""One weight update, in a single process or as one of several DDP workers."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -23,15 +23,15 @@ def train_step(
     weights: Tensor | None = None,
     forward: nn.Module | None = None,
 ) -> Tensor:
-    """Forward and backward over the micro-batches, then one update.
+    """Run forward and backward passes over the micro-batches, then update the weights once.
 
     micro_batches: (images uint8 N×H×W×3, labels uint8 N×H×W) on the network's device, of sizes that fit its grid.
-    The loss is the sum over the network's outputs of the softmax cross-entropy against their `targets`, each summed
-    and divided by the number of its valid (not ignored) labels of the *global* batch: over all micro-batches of all
-    workers. Without `normalise` the sums are not divided.
-    weights: float32 C, what a pixel of each class counts in the sum (see `class_weights`); None: 1.
-    forward: the network as it is called, wrapped in DDP or compiled; None: as it is.
-    Returns that loss over the global batch, a float32 scalar, the same on every worker.
+    Each output of the network adds its softmax cross-entropy against its target, summed over pixels and divided by the
+    number of valid (not ignored) labels in the *global* batch: in all micro-batches of all workers. Without `normalise`
+    it is not divided.
+    weights: float32 C, the weight of a pixel of each class (see `class_weights`); None: 1.
+    forward: the network wrapped in DDP or compiled; None: `network` itself.
+    Returns the loss of the global batch, a float32 scalar, the same on every worker.
     """
     call = network if forward is None else forward
     targets = [network.targets(labels) for _, labels in micro_batches]
@@ -60,10 +60,10 @@ def train_step(
 
 
 def class_weights(pixels: Sequence[int], balance: float) -> Tensor:
-    """What a pixel of each class counts in the loss: in proportion to frequency^−balance, and 1 in the mean over the
-    labelled pixels. A balance of 1 is that of Eigen and Fergus (ICCV 2015), up to this constant.
+    """Return the weight in the loss of a pixel of each class, float32 C: proportional to frequency^−balance, with mean
+    1 over the labelled pixels. A balance of 1 is that of Eigen and Fergus (ICCV 2015), up to a constant factor.
 
-    pixels: those of each class in the training split. Returns float32 C; 1 for a class that has none.
+    pixels: number of pixels of each class in the training split; a class without any gets weight 1.
     """
     counts = torch.tensor(pixels, dtype=torch.float64)
     present = counts > 0
@@ -74,7 +74,7 @@ def class_weights(pixels: Sequence[int], balance: float) -> Tensor:
 
 
 def sum_over_workers(value: Tensor) -> Tensor:
-    """The tensor summed over all workers (itself where there is one), in place."""
+    """Sum the tensor over all workers, in place, and return it; with one worker it stays as it is."""
     if dist.is_initialized():
         dist.all_reduce(value)
     return value

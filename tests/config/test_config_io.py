@@ -111,9 +111,9 @@ def test_files_that_cannot_be_read_are_refused_with_their_place(tmp_path: Path) 
     binary.write_bytes(b"\x89PNG\r\n\xff\xfe")
     (tmp_path / "other.json").write_text(json.dumps({"loss": 1.0}), encoding="utf-8")
     for name, sentence in (
-        ("missing.json", r"no SearchConfig can be read at .*missing\.json \(FileNotFoundError\)"),
-        ("picture.png", r"no SearchConfig can be read at .*picture\.png \(UnicodeDecodeError\)"),
-        ("", "no SearchConfig can be read at"),
+        ("missing.json", r"no SearchConfig can be read from .*missing\.json \(FileNotFoundError\)"),
+        ("picture.png", r"no SearchConfig can be read from .*picture\.png \(UnicodeDecodeError\)"),
+        ("", "no SearchConfig can be read from"),
         ("other.json", r"other\.json: unknown field 'loss'"),
     ):
         with pytest.raises(UserError, match=sentence):

@@ -13,7 +13,7 @@ from deeplab_ray.errors import UserError
         ({"learning_rate_min": 1e-2, "learning_rate_max": 1e-3}, "need 0 < min < max"),
         ({"batches": ()}, "at least one batch"),
         ({"batches": (4, 0)}, "at least 1 crop"),
-        ({"power_min": 2.0}, r"powers 2\.0\.\.1\.5 are no range"),
+        ({"power_min": 2.0}, r"powers 2\.0\.\.1\.5 are not a range"),
         ({"reports": 0}, "reports 0 must be at least 1"),
         ({"concurrent": -1}, "concurrent -1 must not be negative"),
     ],

@@ -194,7 +194,7 @@ def test_scenes_over_the_labels_of_somebody_else(tmp_path: Path, mistake: Mistak
     label = tmp_path / "gtFine/train/bochum/1_gtFine_labelIds.png"
     tiny.write_png(label, np.zeros((4, 4), np.uint8))
     said = mistake("draw_scenes", "--output", str(tmp_path), "--height", "9999")
-    assert said == f"{tmp_path}/gtFine exists: give another --output, or remove it"
+    assert said == f"{tmp_path}/gtFine already exists: give another --output, or remove it"
     assert label.exists()
 
 

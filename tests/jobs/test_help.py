@@ -16,7 +16,7 @@ Job = subprocess.CompletedProcess[str]
 JOBS = Path(__file__).parents[2] / "jobs"
 # benchmark's flags are those of its subcommands.
 COMMANDS = [(job.stem,) for job in sorted(JOBS.glob("*.py"))]
-COMMANDS += [("benchmark", "networks"), ("benchmark", "training")]
+COMMANDS += [("benchmark", "networks"), ("benchmark", "training"), ("benchmark", "plan")]
 TAKE_A_PRESET = {"train", "tune", "describe", "import_weights"}
 
 # Runs jobs one after another in one process, and stops at the first that imports a heavy package.

@@ -108,7 +108,7 @@ def test_a_checkpoint_that_lost_a_part_is_refused_with_its_name(tmp_path: Path) 
         checkpoint.load_model(locate(tmp_path), CONFIG, 3)
     fields = json.loads(told.read_text())
     del fields["classes"]
-    for text, message in ((json.dumps(fields), r"has no 'classes'"), (told.read_text()[:50], r"is no JSON")):
+    for text, message in ((json.dumps(fields), r"has no 'classes'"), (told.read_text()[:50], r"is not JSON")):
         told.write_text(text)
         with pytest.raises(UserError, match=rf"checkpoint\.json {message}.*: the checkpoint is broken"):
             checkpoint.read_meta(locate(tmp_path))

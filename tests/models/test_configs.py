@@ -16,10 +16,10 @@ from deeplab_ray.models.networks.fcn import FCN
 
 NONSENSE: list[tuple[Callable[[], NetworkConfig], str]] = [
     (lambda: DeepLabV2Config("vgg19"), "backbone 'vgg19' is not of type .*vgg16"),
-    (lambda: DeepLabV2Config("resnet101", "k7r4"), "no head k7r4 on resnet101: it takes plain, largefov"),
-    (lambda: DeepLabV2Config("vgg16", "plain"), "no head plain on vgg16: it takes largefov"),
+    (lambda: DeepLabV2Config("resnet101", "k7r4"), "resnet101 takes no head k7r4: choose from plain, largefov"),
+    (lambda: DeepLabV2Config("vgg16", "plain"), "vgg16 takes no head plain: choose from largefov"),
     (lambda: DeepLabV2Config("vgg16", "largefov", dropout=1.0), r"dropout 1\.0 must lie in \[0, 1\)"),
-    (lambda: DeepLabV2Config("vgg16", "largefov", strides="caffe"), "vgg16 has no blocks to stride in"),
+    (lambda: DeepLabV2Config("vgg16", "largefov", strides="caffe"), "vgg16 has no residual blocks"),
     (lambda: DeepLabV2Config("vgg16", "largefov", batch_norm="trained"), "vgg16 has no batch norms"),
     (lambda: DeepLabV2Config("resnet18", "plain", dropout=0.5), "resnet18 has no dropout: leave out --dropout"),
     (lambda: DeepLabV2Config("resnet101", dropout=0.0), "resnet101 has no dropout"),
@@ -53,7 +53,7 @@ def test_what_is_deeplabs_is_refused_of_fcn(option: str) -> None:
 
 def test_a_network_that_nobody_knows_is_refused_with_those_that_are() -> None:
     for text in ('{"network": {"name": "unet"}}', '{"network": {}}', '{"network": {"name": 3}}'):
-        with pytest.raises(UserError, match=r"^here\.network: there is no network .* known are .*deeplab_v2, fcn"):
+        with pytest.raises(UserError, match=r"^here\.network: unknown network .*: choose from .*deeplab_v2, fcn"):
             from_json(text, Recipe, "here")
 
 

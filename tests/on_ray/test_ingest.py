@@ -1,4 +1,5 @@
-"""Training samples: what a process keeps of a small split changes nothing but how often it is fetched."""
+"""Training samples: what a process keeps of a small split changes nothing but how often it is fetched, and neither
+the number of workers nor where a run begins changes what an iteration is given."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import ray.data
 import tiny
+from ray import cloudpickle
 
 from deeplab_ray.augment import augment, epoch_order, sample_rng
 from deeplab_ray.config.recipe import AugmentConfig, Recipe, SolverConfig
@@ -46,8 +48,12 @@ def write_split(folder: Path, run: str, seed: int, unlabelled: tuple[int, ...] =
 
 def crops(split: Split) -> list[np.ndarray]:
     """Those of the first three epochs."""
-    rows = FetchCrops(split, RECIPE)({"position": np.arange(3 * IMAGES)})
-    assert rows["iteration"].tolist() == [i // 2 for i in range(3 * IMAGES)]
+    iterations = 3 * IMAGES // RECIPE.solver.batch
+    plan = {"first": np.array([0]), "iterations": np.array([iterations]), "worker": np.array([0])}
+    rows = FetchCrops(split, RECIPE)(plan)
+    assert rows["iteration"].tolist() == [0]
+    assert rows["image"].shape == (1, iterations, 2, 33, 33, 3)
+    assert rows["label"].shape == (1, iterations, 2, 33, 33)
     return [rows["image"], rows["label"]]
 
 
@@ -104,12 +110,7 @@ def test_workers_see_small_crops_of_smaller_images_first_and_every_sample_in_its
         solver=SolverConfig(batch=4, iterations=10),
     )
     small = AugmentConfig(crop=17, scale_min=1.1 * 17 / 33, scale_max=1.3 * 17 / 33)
-    options = ray.data.ExecutionOptions(preserve_order=True)
-    samples = training_samples(split, config, 2, start=1)
-    samples.context.execution_options = options
-    shards = samples.streaming_split(2, equal=True)
-    with ThreadPoolExecutor(2) as pool:
-        seen = list(pool.map(_iterations, shards))
+    seen = by_worker(split, config, 2, start=1)
     for worker, got in enumerate(seen):
         assert [iteration for iteration, _ in got] == list(range(1, 10))
         for iteration, images in got:
@@ -123,6 +124,54 @@ def test_workers_see_small_crops_of_smaller_images_first_and_every_sample_in_its
                 assert np.array_equal(image, expected), (iteration, worker, number)
 
 
+def by_worker(split: Split, recipe: Recipe, workers: int, start: int) -> list[list[tuple[int, np.ndarray]]]:
+    """Iterations and their images, as Ray Train gives them to each worker."""
+    samples = training_samples(split, recipe, workers, start)
+    samples.context.execution_options = ray.data.ExecutionOptions(preserve_order=True)
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(_iterations, samples.streaming_split(workers, equal=True)))
+
+
 def _iterations(shard: ray.data.DataIterator) -> list[tuple[int, np.ndarray]]:
-    batches = shard.iter_batches(batch_size=2, batch_format="numpy")
-    return [(int(batch["iteration"][0]), np.array(batch["image"])) for batch in batches]
+    return [
+        (int(row["iteration"][0]) + number, np.array(images))
+        for row in shard.iter_batches(batch_size=None, batch_format="numpy")
+        for number, images in enumerate(row["image"][0])
+    ]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_any_number_of_workers_and_any_start_see_the_same_global_batches(tmp_path: Path) -> None:
+    split = write_split(tmp_path, "1", seed=1)
+    config = replace(RECIPE, solver=SolverConfig(batch=6, iterations=40))
+
+    def batches(workers: int, start: int) -> list[tuple[int, bytes]]:
+        seen = by_worker(split, config, workers, start)
+        return [
+            (iterations[0], np.concatenate(images).tobytes())
+            for iterations, images in (zip(*shares, strict=True) for shares in zip(*seen, strict=True))
+            if len(set(iterations)) == 1
+        ]
+
+    alone = batches(workers=1, start=0)
+    assert [iteration for iteration, _ in alone] == list(range(40))
+    assert len({images for _, images in alone}) == 40
+    assert batches(workers=2, start=0) == alone
+    assert batches(workers=3, start=17) == alone[17:]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_what_the_driver_holds_does_not_grow_with_the_training(tmp_path: Path) -> None:
+    split = write_split(tmp_path, "1", seed=1)
+    lengths = [replace(RECIPE, solver=SolverConfig(batch=2, iterations=n)) for n in (100, 100_000)]
+    sizes = [len(cloudpickle.dumps(training_samples(split, config, 1, start=0))) for config in lengths]
+    # The number itself takes two bytes more.
+    assert abs(sizes[1] - sizes[0]) < 64
+
+
+def test_each_process_unpickles_a_split_once(tmp_path: Path) -> None:
+    pickled = cloudpickle.dumps(FetchCrops(write_split(tmp_path, "1", seed=1), RECIPE))
+    first = cloudpickle.loads(pickled)
+    crops = [fetch.crop(0, 0, RECIPE.augment)[0] for fetch in (first, FetchCrops(first.split, RECIPE))]
+    assert np.array_equal(*crops)
+    assert cloudpickle.loads(pickled) is first

@@ -270,12 +270,11 @@ def test_a_set_of_a_dataset_that_nobody_here_knows_is_measured(tmp_path: Path) -
         [sys.executable, str(JOB), "masks", "--source", str(tmp_path / "source"), "--output", out],
         capture_output=True,
         text=True,
+        cwd=copy,  # where Ray's workers look first
         env={
             **os.environ,
             "PYTHONPATH": str(copy),
             "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
-            # As `ray job submit` tells the driver what its workers get.
-            "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": {"env_vars": {"PYTHONPATH": str(copy)}}}),
         },
         timeout=300,
     )

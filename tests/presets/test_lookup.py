@@ -107,9 +107,9 @@ def test_files_that_hold_no_recipe_are_refused(tmp_path: Path) -> None:
     other.write_text(json.dumps({"loss": 1.0}), encoding="utf-8")
     text.write_text("notes", encoding="utf-8")
     for path, sentence in (
-        (tmp_path / "missing.json", r"no recipe can be read at .*missing\.json"),
-        (tmp_path, "no recipe can be read at"),
-        (binary, r"no recipe can be read at .*picture\.png"),
+        (tmp_path / "missing.json", r"no recipe can be read from .*missing\.json"),
+        (tmp_path, "no recipe can be read from"),
+        (binary, r"no recipe can be read from .*picture\.png"),
         (other, r"other\.json: unknown field 'loss'"),
         (text, r"notes\.txt is not JSON .*: give the run\.json or best\.json of a run"),
     ):

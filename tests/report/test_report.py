@@ -1,15 +1,16 @@
 """The report of an evaluation: what a reader finds in the page, the table and the strip."""
 
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 
 from deeplab_ray import datasets
-from deeplab_ray.config.recipe import Config
+from deeplab_ray.config.io import as_dict
 from deeplab_ray.metrics import confusion_matrix, mean_iou, pixel_accuracy
 from deeplab_ray.report import EvaluationReport, GalleryRow, format_table, gallery_strip, write_report
 
@@ -84,7 +85,7 @@ REPORT = EvaluationReport(
     confusion_crf=AFTER,
     gallery=ROWS,
     history=HISTORY,
-    settings=asdict(Config()),
+    settings=as_dict(tiny.recipe()),
     facts={"checkpoint": "s3://bucket/run/checkpoint", "command": "evaluate --split val"},
 )
 

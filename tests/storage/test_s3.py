@@ -1,5 +1,6 @@
 """Both clients of S3 see the same endpoint, keys, certificates and proxy, wherever the AWS tools take them from."""
 
+import json
 import os
 import pickle
 import subprocess
@@ -10,10 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from forwarder import Forwarder, make_certificates
+from forwarder import Forwarder, Request, make_certificates
 from shared_server import SECRET, SharedServer
 
 from deeplab_ray.errors import UserError
+from deeplab_ray.shards import Manifest, Split, write_shard
 from deeplab_ray.storage import s3
 from deeplab_ray.storage.access import check_access
 from deeplab_ray.storage.location import Location, locate
@@ -106,19 +108,22 @@ def test_a_file_that_changes_is_read_again(shared_server: SharedServer, files: C
     both_work(locate(PLACE))
 
 
-def test_keys_that_expire_are_renewed(shared_server: SharedServer, files: Callable[..., None], tmp_path: Path) -> None:
-    """Also in a filesystem that was made before, such as Ray Train's."""
-    expires = (datetime.now(UTC) + timedelta(minutes=1)).isoformat()
+def keys_that_expire(folder: Path) -> tuple[Be, str]:
+    """Gives a person's keys for a minute, so that they are renewed at once; and the profile's line that finds them."""
 
     def give(name: str) -> None:
-        (tmp_path / "keys").write_text(
-            f'{{"Version": 1, "AccessKeyId": "{name}", "SecretAccessKey": "{SECRET.format(name)}", '
-            f'"SessionToken": "", "Expiration": "{expires}"}}'
-        )
+        keys = {"Version": 1, "AccessKeyId": name, "SecretAccessKey": SECRET.format(name), "SessionToken": ""}
+        expires = (datetime.now(UTC) + timedelta(minutes=1)).isoformat()
+        (folder / "keys").write_text(json.dumps({**keys, "Expiration": expires}))
 
+    return give, f"credential_process = cat {folder / 'keys'}\n"
+
+
+def test_keys_that_expire_are_renewed(shared_server: SharedServer, files: Callable[..., None], tmp_path: Path) -> None:
+    """Also in a filesystem that was made before, such as Ray Train's."""
+    give, process = keys_that_expire(tmp_path)
     give("reader")
-    url = shared_server.environment["AWS_ENDPOINT_URL"]
-    files(f"[default]\nendpoint_url = {url}\ncredential_process = cat {tmp_path / 'keys'}\n")
+    files(f"[default]\nendpoint_url = {shared_server.environment['AWS_ENDPOINT_URL']}\n{process}")
     place, filesystem = locate(PLACE), locate(PLACE).filesystem
     check_access(read=[place])
     with pytest.raises(OSError, match="ACCESS_DENIED"):
@@ -127,6 +132,30 @@ def test_keys_that_expire_are_renewed(shared_server: SharedServer, files: Callab
     with filesystem.open_output_stream((place / "b").path) as stream:
         stream.write(b"b")
     both_work(place)
+
+
+def test_a_shard_that_is_open_is_read_on_with_renewed_keys(
+    shared_server: SharedServer, files: Callable[..., None], tmp_path: Path
+) -> None:
+    give, process = keys_that_expire(tmp_path)
+    expired: set[str] = set()
+
+    def refuse(request: Request, status: int) -> tuple[int, str] | None:
+        is_expired = any(f"Credential={name}/" in request.headers["Authorization"] for name in expired)
+        return (403, "<Error><Code>ExpiredToken</Code></Error>") if is_expired else None
+
+    with Forwarder(shared_server.environment["AWS_ENDPOINT_URL"].removeprefix("http://"), refuse=refuse) as server:
+        files(f"[default]\nendpoint_url = {server.url}\n{process}")
+        give("team")
+        rows = [{"id": str(i), "image": b"i", "label": b"l", "height": 1, "width": 1} for i in range(2)]
+        folder = locate("s3://shared/team/split")
+        shard = write_shard(folder / "shards", "0.parquet", rows)
+        assert shard
+        split = Split(folder, Manifest("scenes", "train", [], 2, [], [shard], []))
+        assert split.read(0).id == "0"
+        give("reader")
+        expired.add("team")
+        assert split.read(1).id == "1"
 
 
 @pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "SSL_CERT_FILE", "profile"])

@@ -1,4 +1,4 @@
-"""Heads on top of a stride-8 trunk: LargeFOV and atrous spatial pyramid pooling (Fig. 4 and 7 of the paper)."""
+"""Heads on a stride-8 trunk: LargeFOV and atrous spatial pyramid pooling (Fig. 4 and 7 of the paper)."""
 
 from dataclasses import dataclass
 
@@ -12,18 +12,18 @@ from deeplab_ray.models.configs import Head
 
 @dataclass(frozen=True)
 class Branch:
-    """One convolution of kernel × kernel at an atrous rate."""
+    """A branch of a head: a convolution of kernel × kernel at an atrous rate."""
 
     kernel: int
     rate: int
     channels: int = 1024
-    """Of VGG-16's fc6 and fc7."""
+    """Output channels of VGG-16's fc6 and fc7."""
     taps: tuple[int, ...] = (0, 3, 6)
-    """Which rows and columns of ImageNet's 7×7 fc6 become this kernel's. Its taps lie 32 pixels apart, so that at
-    stride 8 those of 3×3 at rate 12, 4×4 at rate 8 and 7×7 at rate 4 stay exactly where they were."""
+    """Rows and columns of ImageNet's 7×7 fc6 that become this kernel. The taps of fc6 lie 32 pixels apart; at stride 8,
+    those of 3×3 at rate 12, 4×4 at rate 8 and 7×7 at rate 4 stay exactly where they were."""
 
     def convolution(self, inputs: int, outputs: int) -> nn.Conv2d:
-        """The convolution, padded so that the size stays."""
+        """Make the convolution, padded to keep the size: N×inputs×h×w → N×outputs×h×w."""
         padding = self.rate * (self.kernel - 1) // 2
         return AtrousConv2d(inputs, outputs, self.kernel, padding=padding, dilation=self.rate)
 
@@ -40,21 +40,21 @@ BRANCHES: dict[Head, tuple[Branch, ...]] = {
 
 
 def init_classifier(layer: nn.Conv2d) -> nn.Conv2d:
-    """N(0, 0.01) weights and zero bias, as the original."""
+    """Draw weights from N(0, 0.01²) and set the bias to zero, as the original does."""
     nn.init.normal_(layer.weight, std=0.01)
     nn.init.zeros_(layer.get_parameter("bias"))
     return layer
 
 
 def init_hidden(layer: nn.Conv2d) -> nn.Conv2d:
-    """He initialisation and zero bias."""
+    """Apply He initialisation, with zero bias."""
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     nn.init.zeros_(layer.get_parameter("bias"))
     return layer
 
 
 class _FullyConvolutional(nn.Module):
-    """One VGG-16 branch: fc6 at its rate → 1×1 (fc7) → classifier (fc8), dropout after fc6 and fc7."""
+    """A branch on VGG-16: fc6 at its rate → 1×1 (fc7) → classifier (fc8), with dropout after fc6 and fc7."""
 
     def __init__(self, inputs: int, classes: int, branch: Branch, dropout: float) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class _FullyConvolutional(nn.Module):
 
 
 class VGGHead(nn.Module):
-    """Sum of one branch of fc6, fc7 and fc8 for each rate; N×512×h×w → N×C×h×w."""
+    """The head on VGG-16: the sum of its branches of fc6, fc7 and fc8; N×512×h×w → N×C×h×w."""
 
     def __init__(self, inputs: int, classes: int, head: Head, dropout: float = 0.5) -> None:
         super().__init__()
@@ -80,12 +80,12 @@ class VGGHead(nn.Module):
 
     @property
     def last_layers(self) -> list[nn.Conv2d]:
-        """Those with an output for every class."""
+        """The layers with an output for every class."""
         return [branch.get_submodule("classifier") for branch in self.branches]  # type: ignore[misc]
 
     @property
     def looking_layers(self) -> list[nn.Conv2d]:
-        """Those that see more than one cell."""
+        """The layers that see more than one cell."""
         return [branch.get_submodule("fc6") for branch in self.branches]  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class VGGHead(nn.Module):
 
 
 class ResNetHead(nn.Module):
-    """Sum of one convolution straight to the classes for each branch; N×channels×h×w → N×C×h×w."""
+    """The head on ResNet: the sum of its branches, each one convolution to the classes; N×channels×h×w → N×C×h×w."""
 
     def __init__(self, inputs: int, classes: int, head: Head) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class ResNetHead(nn.Module):
 
     @property
     def last_layers(self) -> list[nn.Conv2d]:
-        """Those with an output for every class."""
+        """The layers with an output for every class."""
         return list(self.classifiers)  # type: ignore[arg-type]
 
     looking_layers = last_layers

@@ -1,8 +1,8 @@
 """The head of FCN-32s, FCN-16s and FCN-8s (Long, Shelhamer & Darrell, CVPR 2015) on VGG-16.
 
-fc6 and fc7 are convolved over pool5; the scores of coarser layers are deconvolved by two and added to those of pool4
+fc6 and fc7 are convolutions over pool5; the scores of coarser layers are deconvolved by two and added to those of pool4
 and pool3. Deconvolutions are bilinear and fixed, as in the authors' staged training. Every score layer starts at
-zero, so that FCN-16s starts with the output of the FCN-32s whose weights it takes, and FCN-8s with FCN-16s's.
+zero, so that FCN-16s starts with the output of the FCN-32s whose weights it takes, and FCN-8s with that of FCN-16s.
 """
 
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from deeplab_ray.models.configs import Variant
 from deeplab_ray.models.grid import deconvolve
 from deeplab_ray.models.heads.branches import init_hidden
 
-# Where the scores of pool4 and pool3 meet the deconvolved ones: both are padded by 100 pixels of the image.
+# First row and column of the scores of pool4 and pool3 to which the deconvolved ones are added.
 _POOL4_OFFSET, _POOL3_OFFSET = 5, 9
 _CHANNELS = 4096
 
@@ -39,7 +39,7 @@ class FCNHead(nn.Module):
 
     @property
     def last_layers(self) -> list[nn.Conv2d]:
-        """Those with an output for every class."""
+        """The layers with an output for every class."""
         layers = (self.classifier, self.classifier_pool4, self.classifier_pool3)
         return [layer for layer in layers if layer is not None]
 

@@ -1,4 +1,4 @@
-"""Whole networks. Each registers itself when its module is imported; one line here imports it."""
+"""Whole networks. Each is registered when its module is imported, by one line here."""
 
 from deeplab_ray.config.network import NetworkConfig
 from deeplab_ray.models.network import Network
@@ -8,7 +8,7 @@ __all__ = ["create", "deeplab_v2", "fcn", "network_class"]
 
 
 def network_class(config: NetworkConfig) -> type[Network]:
-    """The class of the network that these options are for."""
+    """Return the class of the network that these options are for. Raises ValueError if none is registered."""
     found: type[Network] | None = config.built_by
     if found is None:
         raise ValueError(f"{type(config).__name__} has no network: decorate its class with models.network.register")
@@ -16,5 +16,5 @@ def network_class(config: NetworkConfig) -> type[Network]:
 
 
 def create(config: NetworkConfig, classes: int) -> Network:
-    """The network with random weights, for so many classes."""
+    """Make the network with random weights, for this many classes."""
     return network_class(config)(config, classes)

@@ -22,9 +22,9 @@ STRIDE = 8
 
 @register(DeepLabV2Config)
 class DeepLabV2(Network):
-    """RGB images N×H×W×3 of any size → scores N×C×h×w at output stride 8.
+    """DeepLab v2: RGB images N×H×W×3 of any size → scores N×C×h×w at output stride 8.
 
-    In training the scores that the losses are computed on: one, or MSC's four.
+    In training it returns the scores that the losses are computed on: one, or MSC's four.
     """
 
     config: DeepLabV2Config
@@ -59,7 +59,7 @@ class DeepLabV2(Network):
         *fine, half = self._scales(self.prepare(images))
         fine = [self.cut(scores, height, width) for scores in fine]
         if isinstance(self.grid, CornerGrid):
-            # Its cells lie on every second one of the others.
+            # The cells at ×0.5 lie on every second cell of the others.
             half = half[..., : (fine[0].shape[-2] + 1) // 2, : (fine[0].shape[-1] + 1) // 2]
         return (*fine, half)
 
@@ -76,10 +76,10 @@ class DeepLabV2(Network):
         calibrate_frozen_norms(self.trunk, self.prepare(images))
 
     def field_of_view(self) -> int:
-        """Pixels that the head's (largest) kernel spans, as the paper counts: distance of its outer taps + one cell.
+        """Return the side in pixels that the head's (largest) kernel spans, as the paper counts.
 
-        The taps of a k×k kernel at rate r on cells 8 pixels apart span r (k − 1) 8 pixels; each stands on a cell of
-        the image classifier that the trunk was made from, of 32 pixels. 7×7 at rate 4: 4·6·8 + 32.
+        The outer taps of a k×k kernel at rate r on cells 8 pixels apart lie 8·r·(k − 1) pixels apart; to that is added
+        one cell, 32 pixels, of the image classifier that the trunk was made from. 7×7 at rate 4: 8·4·6 + 32.
         """
         looking = self.head.looking_layers
         return max(layer.dilation[0] * (layer.kernel_size[0] - 1) * STRIDE + 32 for layer in looking)
@@ -97,7 +97,7 @@ class DeepLabV2(Network):
 
 
 def resolve(config: DeepLabV2Config) -> DeepLabV2Config:
-    """The options with every "auto" replaced by what a network made from them has."""
+    """Replace every "auto" in the options by what a network made from them has."""
     from_file = config.weights not in ("torchvision", "torchvision-features", "random")
     seen: InputConvention = "torchvision"
     if config.weights == "torchvision-features" or (config.backbone == "vgg16" and from_file):

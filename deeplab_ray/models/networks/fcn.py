@@ -14,13 +14,13 @@ from deeplab_ray.models.trunks.vgg import FCNTrunk
 from deeplab_ray.models.weights import imagenet
 from deeplab_ray.models.weights.mapping import Line
 
-# Stride of the scores, and the first row and column that is kept of their deconvolution.
+# Stride of the scores, and the first row and column of their deconvolution that is kept.
 _GRIDS = {"32s": DeconvolvedGrid(32, 19), "16s": DeconvolvedGrid(16, 27), "8s": DeconvolvedGrid(8, 31)}
 
 
 @register(FCNConfig)
 class FCN(Network):
-    """RGB images N×H×W×3 of any size → scores N×C×h×w at stride 32, 16 or 8; in training at full size."""
+    """FCN: RGB images N×H×W×3 of any size → scores N×C×h×w at stride 32, 16 or 8; in training at full size."""
 
     config: FCNConfig
     has_download = True
@@ -46,7 +46,7 @@ class FCN(Network):
         return self.head.last_layers
 
     def field_of_view(self) -> int:
-        """Pixels that fc6 spans: its outer taps lie 6 cells of 32 pixels apart, and each stands on one."""
+        """Return the side in pixels that fc6 spans: its outer taps lie 6 cells of 32 pixels apart, plus one cell."""
         return 32 * (self.head.fc6.kernel_size[0] - 1) + 32
 
     @classmethod
@@ -56,7 +56,7 @@ class FCN(Network):
 
 
 def resolve(config: FCNConfig) -> FCNConfig:
-    """The options with every "auto" replaced by what a network made from them has."""
+    """Replace every "auto" in the options by what a network made from them has."""
     if config.input != "auto":
         return config
     conventions: dict[str, InputConvention] = {

@@ -1,1 +1,1 @@
-"""Feature extractors made of image classifiers."""
+"""Trunks: feature extractors made from image classifiers."""

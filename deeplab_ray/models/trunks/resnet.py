@@ -1,8 +1,7 @@
-"""ResNet-101 and ResNet-18 at output stride 8, their batch norms frozen (statistics, scale and shift) or not.
+"""ResNet-101 and ResNet-18 at output stride 8, with frozen or trained batch norms.
 
-Against the image classifiers: the first pool is padded at the far side (ceil), res4 keeps the stride and is
-dilated by 2, res5 by 4. Parameters and buffers are named as torchvision's, so that its checkpoints load as
-they are.
+Unlike in the image classifiers, the first pool is padded at the far side (ceil), and res4 and res5 have no stride but
+dilations 2 and 4. Parameters and buffers have torchvision's names, so that its checkpoints load as they are.
 """
 
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ from torch.nn import functional as F
 from deeplab_ray.models.atrous import AtrousConv2d
 from deeplab_ray.models.norm import batch_norm
 
-# Scale of the last norm in a residual branch of a random net: it starts close to the shallow net of its shortcuts,
-# which learns faster, as with the zero scale of Goyal et al. (2017), which a frozen norm could never leave.
+# Initial scale of the last norm of a residual branch: a network with random weights then starts close to the shallow
+# network of its shortcuts and learns faster, as with the zero scale of Goyal et al. (2017). A frozen norm could never
+# leave zero.
 _BRANCH_SCALE = 0.2
 
 
@@ -24,11 +24,11 @@ class _Steps:
 
     stride: int
     first_dilation: int
-    """Of the block's first 3×3."""
+    """Dilation of the block's first 3×3 convolution."""
     dilation: int
-    """Of the 3×3 after it, in a block that has two."""
+    """Dilation of the second 3×3 convolution, in a block that has two."""
     stride_in_3x3: bool
-    """Where a bottleneck strides: in its 3×3, as torchvision's, or in the 1×1 before, as the original (MSRA)."""
+    """Whether a bottleneck strides in its 3×3, as in torchvision, or in the 1×1 before, as in the original (MSRA)."""
 
 
 def _conv3x3(inputs: int, outputs: int, stride: int, dilation: int) -> nn.Conv2d:
@@ -37,7 +37,7 @@ def _conv3x3(inputs: int, outputs: int, stride: int, dilation: int) -> nn.Conv2d
 
 
 class _Basic(nn.Module):
-    """Two 3×3 convolutions (ResNet-18)."""
+    """A block of two 3×3 convolutions (ResNet-18)."""
 
     expansion = 1
 
@@ -57,7 +57,7 @@ class _Basic(nn.Module):
 
 
 class _Bottleneck(nn.Module):
-    """1×1, 3×3, 1×1 (ResNet-101)."""
+    """A block of 1×1, 3×3 and 1×1 convolutions (ResNet-101)."""
 
     expansion = 4
 
@@ -91,11 +91,11 @@ def _shortcut(inputs: int, outputs: int, stride: int, norm: str) -> nn.Sequentia
 
 
 class ResNetTrunk(nn.Module):
-    """N×channels×H×W → N×`self.channels`×h×w; `blocks` are the numbers of blocks in res2 … res5.
+    """A ResNet without its classifier: N×channels×H×W → N×`self.channels`×h×w.
 
-    strides: "caffe", where the first block of res4 and res5 has the dilation of those after it; or "torchvision",
-    whose nets stride in the first block's 3×3: a dense net that computes what theirs does has that 3×3 at the
-    dilation before.
+    blocks: the numbers of blocks in res2 … res5. strides: "caffe": the first block of res4 and res5 has the dilation of
+    those after it; "torchvision": the first 3×3 of res4 and res5 has the dilation of the stage before. torchvision's
+    networks have their stride in that 3×3, so only so does the dense network compute what theirs do.
     """
 
     def __init__(
@@ -136,9 +136,9 @@ class ResNetTrunk(nn.Module):
 
 
 BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet101": (3, 4, 23, 3)}
-"""Blocks in res2, res3, res4 and res5."""
+"""Numbers of blocks in res2, res3, res4 and res5."""
 
 
 def resnet(name: str, strides: str = "caffe", norm: str = "frozen", channels: int = 3) -> ResNetTrunk:
-    """The trunk "resnet18" or "resnet101"; strides and norm as the options of DeepLab v2, for images of `channels`."""
+    """Make the trunk "resnet18" or "resnet101" for images of `channels`; strides, norm: see `DeepLabV2Config`."""
     return ResNetTrunk(_Basic if name == "resnet18" else _Bottleneck, BLOCKS[name], strides, norm, channels)

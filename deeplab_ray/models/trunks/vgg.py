@@ -1,6 +1,6 @@
 """VGG-16's convolutions: at output stride 8 (DeepLab v2's variant) and at stride 32 (FCN's).
 
-Parameters are named `features.K.weight|bias` with torchvision's K, so that its checkpoints load as they are.
+Parameters have torchvision's names, `features.K.weight|bias`, so that its checkpoints load as they are.
 """
 
 from torch import Tensor, nn
@@ -30,10 +30,10 @@ def _features(pools: list[nn.Module], dilations: tuple[int, ...], inputs: int) -
 
 
 class VGG16Trunk(nn.Module):
-    """Images N×3×H×W (or other `channels` than 3) → N×512×h×w.
+    """VGG-16 at output stride 8: images N×channels×H×W → N×512×h×w.
 
-    Against Simonyan & Zisserman's net: the pools are 3×3 with padding 1; pool4 and pool5 have stride 1, so that
-    conv5 runs at dilation 2 and what follows at a multiple of its own rates.
+    Unlike in Simonyan & Zisserman's network, pools are 3×3 with padding 1, and pool4 and pool5 have stride 1. To make
+    up for that, conv5 has dilation 2, and the rates of what follows are multiplied.
     """
 
     channels = 512
@@ -48,10 +48,10 @@ class VGG16Trunk(nn.Module):
 
 
 class FCNTrunk(nn.Module):
-    """Images N×3×H×W (or other `channels` than 3) → pool3, pool4 and pool5 at strides 8, 16 and 32.
+    """VGG-16 at output stride 32: images N×channels×H×W → pool3, pool4 and pool5 at strides 8, 16 and 32.
 
-    VGG-16 as it is, but that the first convolution pads by 100, so that an image of any size leaves fc6's 7×7 a
-    window, and that pools round up, as Caffe's (Long et al., CVPR 2015).
+    It differs from VGG-16 in two ways (Long et al., CVPR 2015): the first convolution pads by 100, so that fc6's 7×7
+    fits on an image of any size, and pools round sizes up, as Caffe does.
     """
 
     channels = 512

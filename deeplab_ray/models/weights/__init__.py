@@ -1,1 +1,1 @@
-"""Where weights come from: downloads, files of other projects, checkpoints of ours."""
+"""Weights to start from: downloads, files of other projects, our own checkpoints."""

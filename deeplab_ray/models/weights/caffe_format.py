@@ -1,9 +1,9 @@
 """Reading .caffemodel files without Caffe.
 
 A .caffemodel is a serialised protocol buffer `NetParameter`. The schema below declares the fields that matter here,
-with the numbers that BVLC's caffe.proto gives them (the older `V1LayerParameter` too, in which the VGG-16 ImageNet
-net is written); google.protobuf skips the rest. Arrays are declared as bytes: on the wire a packed array of floats
-is just that, and NumPy takes it over without a copy a number.
+with their numbers in BVLC's caffe.proto (also of the older `V1LayerParameter`, in which ImageNet's VGG-16 is written);
+google.protobuf skips the rest. Arrays are declared as bytes: a packed array of floats is encoded as just that, and
+NumPy reads it at once instead of number by number.
 """
 
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from deeplab_ray.errors import UserError
 
-# Message: field → (number, type, default); a capital letter is a message of ours, [] marks repeated fields.
+# Message: field → (number, type, default). A type with a capital letter is another message here, [] a repeated field.
 _SCHEMA: dict[str, dict[str, tuple[int, str, str]]] = {
     "Shape": {"dim": (1, "int64[]", "")},
     "Blob": {
@@ -103,7 +103,7 @@ _NET = _net_class()
 
 @dataclass(frozen=True)
 class Sliding:
-    """How a layer moves over its input: side, stride, padding and dilation, for rows and columns."""
+    """How a layer slides over its input: kernel size, stride, padding and dilation, each for rows and for columns."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
@@ -113,20 +113,20 @@ class Sliding:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of the file."""
+    """One layer of a .caffemodel."""
 
     name: str
     type: str
     blobs: list[Tensor] = field(repr=False)
     window: Sliding | None
-    """Of convolutions and pools; None where the file does not say."""
+    """Window of a convolution or a pool; None for other layers, or if the file does not say."""
     epsilon: float | None
-    """Of batch norms."""
+    """Epsilon of a batch norm; None for other layers."""
 
 
 @dataclass(frozen=True)
 class CaffeNet:
-    """A .caffemodel that was read."""
+    """The content of a .caffemodel."""
 
     where: str
     """The file, for messages."""
@@ -134,12 +134,15 @@ class CaffeNet:
 
 
 def parse(content: bytes, where: str) -> CaffeNet:
-    """The layers of a .caffemodel, in order. Raises UserError for what is none, or holds a broken array."""
+    """Read the layers of a .caffemodel, in order. Raises UserError if it is not one, or an array in it is broken.
+
+    where: the file, for messages.
+    """
     net = _NET()
     try:
         net.ParseFromString(content)
     except DecodeError as error:
-        raise UserError(f"{where} is no .caffemodel ({error}): the file is broken, or of another kind") from None
+        raise UserError(f"{where} is not a .caffemodel ({error}): the file is broken, or of another kind") from None
     layers = [_layer(layer, layer.type, where) for layer in net.layer]
     layers += [_layer(layer, _V1_TYPES.get(layer.type, ""), where) for layer in net.layers]
     if not any(layer.blobs for layer in layers):
@@ -161,7 +164,7 @@ def _blob(blob: Any, where: str) -> Tensor:
     shape = list(blob.shape.dim) or [blob.num, blob.channels, blob.height, blob.width]
     kind, chunks = ("<f8", blob.double_data) if blob.double_data else ("<f4", blob.data)
     content = b"".join(chunks)
-    # Not modified, and never handed out: it is only copied from.
+    # This read-only view is never handed out; the tensor is a copy.
     values = np.frombuffer(content, kind) if len(content) % int(kind[2:]) == 0 else np.empty(0)
     if values.size != int(np.prod(shape)):
         raise UserError(f"{where} holds {len(content)} bytes for an array of {shape}: the file is broken")
@@ -182,7 +185,8 @@ def _pooling(param: Any) -> Sliding:
 
 
 def _pair(param: Any, name: str, values: list[int], default: int) -> tuple[int, int]:
-    """For rows and columns: from the fields …_h and …_w where they are set, else one value for both or one each."""
+    """Return a setting for rows and for columns: from the fields …_h and …_w if they are set, else from `values`, which
+    are one for both or one for each."""
     both = (getattr(param, f"{name}_h"), getattr(param, f"{name}_w"))
     if any(both):
         return both

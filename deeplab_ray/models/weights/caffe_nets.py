@@ -1,4 +1,4 @@
-"""The Caffe nets that people have, checked layer by layer against ours: DeepLab's two, and ImageNet's VGG-16."""
+"""Weights of the published Caffe nets (DeepLab's two, and ImageNet's VGG-16), checked layer by layer against ours."""
 
 import re
 from collections.abc import Mapping
@@ -15,9 +15,9 @@ from deeplab_ray.models.weights import vgg as vgg_weights
 from deeplab_ray.models.weights.caffe_format import CaffeNet, Layer, Sliding
 from deeplab_ray.models.weights.mapping import Source, Wish
 
-# The copies at ×0.5 and ×0.75 of MSC share the weights of the layer without this part of the name.
+# MSC's copies of a layer at ×0.5 and ×0.75 share the weights of the layer without this part of the name.
 _COPY = re.compile(r"_res0(?:5|75)(?=_|$)")
-# fc8_voc12_2 → fc8_2, fc1_cocostuff_c0 → fc1_c0: in the middle stands the data set.
+# fc8_voc12_2 → fc8_2, fc1_cocostuff_c0 → fc1_c0: in the middle is the dataset's name.
 _CLASSIFIER = re.compile(r"^(fc8|fc1)_.+?(_\d|_c\d)?$")
 _IMAGENET_CLASSES = 1000
 _DENSE = Sliding((3, 3), (1, 1), (1, 1))
@@ -25,10 +25,10 @@ _HALVING = Sliding((2, 2), (2, 2), (0, 0))
 
 
 def vgg_source(net: CaffeNet, model: Network) -> Source:
-    """What a .caffemodel has for a network on VGG-16: DeepLab v2's, or ImageNet's.
+    """Map a .caffemodel, DeepLab v2's or ImageNet's, to a network on VGG-16.
 
-    Raises UserError if a stride, pad or dilation in the file is not ours, and if MSC's copies of a layer differ from
-    it.
+    Raises UserError if a stride, pad or dilation in the file differs from the network's, or one of MSC's copies of a
+    layer from that layer.
     """
     layers = _shared(net.layers, net.where)
     tensors, labels = _named(layers, net.where)
@@ -41,14 +41,14 @@ def vgg_source(net: CaffeNet, model: Network) -> Source:
 
 
 def resnet_source(net: CaffeNet, model: Network) -> Source:
-    """What a .caffemodel has for DeepLab v2 on ResNet-101.
+    """Map a .caffemodel to DeepLab v2 on ResNet-101.
 
-    Raises UserError for another ResNet, if a stride, pad, dilation or epsilon in the file is not ours, and if MSC's
-    copies of a layer differ from it.
+    Raises UserError if the network is on another ResNet, a stride, pad, dilation or epsilon in the file differs from
+    the network's, or one of MSC's copies of a layer from that layer.
     """
     assert isinstance(model.config, DeepLabV2Config)
     if model.config.backbone != "resnet101":
-        raise UserError(f"{net.where}: there is no Caffe net of {model.config.backbone}: take another --backbone")
+        raise UserError(f"{net.where}: there is no Caffe net of {model.config.backbone}: take --backbone resnet101")
     layers = _shared(net.layers, net.where)
     tensors, labels = _named(layers, net.where)
     branches = len(model.classifiers())
@@ -57,7 +57,7 @@ def resnet_source(net: CaffeNet, model: Network) -> Source:
 
 
 def _named(layers: Mapping[str, Layer], where: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The layers' tensors by name, and the file's own names of them."""
+    """Return the layers' tensors by name, and for each the file's own name."""
     tensors: dict[str, Tensor] = {}
     labels: dict[str, str] = {}
     for layer in layers.values():
@@ -72,7 +72,10 @@ def _expected(model: nn.Module, modules: Mapping[str, str]) -> dict[str, tuple[S
 
 
 def with_classifier(source: Source, model: Network) -> Source:
-    """The source, but for its classifier where it has none or one for another number of classes."""
+    """Return the source, without its classifier if that is for another number of classes than the network.
+
+    Raises UserError if its classifiers differ in the number of classes.
+    """
     ours = [name for name in model.classifier_tensors() if name in source.wishes]
     theirs = [name for ours_ in ours for name in source.wishes[ours_].names if name in source.tensors]
     counts = {int(source.tensors[name].shape[0]) for name in theirs}
@@ -87,7 +90,7 @@ def with_classifier(source: Source, model: Network) -> Source:
 
 
 def _shared(layers: list[Layer], where: str) -> dict[str, Layer]:
-    """The layers by name, without MSC's copies."""
+    """Return the layers by name, without MSC's copies. Raises UserError if a copy differs from its original."""
     result = {layer.name: layer for layer in layers if not _COPY.search(layer.name)}
     for layer in layers:
         original = result.get(_COPY.sub("", layer.name))
@@ -110,7 +113,7 @@ def _tensors(layer: Layer, where: str) -> Mapping[str, Tensor]:
     if layer.type == "BatchNorm":
         if len(blobs) != 3:
             raise UserError(f"{where}: {layer.name} has {len(blobs)} arrays, a batch norm has 3: the file is broken")
-        # Caffe sums means and variances up; the third number is the sum of their weights.
+        # Caffe accumulates means and variances; the third array holds the sum of their weights.
         weight = float(blobs[2].flatten()[0])
         factor = 1 / weight if weight else 0.0
         return {"mean": blobs[0].flatten() * factor, "variance": blobs[1].flatten() * factor}
@@ -121,7 +124,7 @@ def _tensors(layer: Layer, where: str) -> Mapping[str, Tensor]:
         if layer.type == "Scale" and "weight" in values:
             values["weight"] = values["weight"].flatten()
         if layer.type == "InnerProduct" and "weight" in values:
-            # Old files have four axes, the last two of which count.
+            # In old files weights have four axes, of which the last two matter.
             values["weight"] = values["weight"].reshape(values["weight"].shape[-2:])
         return values
     return {str(index): blob for index, blob in enumerate(blobs)}
@@ -145,7 +148,7 @@ def _vgg_wishes(modules: dict[str, str]) -> dict[str, Wish]:
 
 
 def _imagenet(layers: dict[str, Layer], tensors: dict[str, Tensor], where: str, model: Network) -> Source:
-    """The image classifier: its own geometry is checked, then it goes torchvision's way."""
+    """Map ImageNet's VGG-16: check its geometry, then proceed as for torchvision's file."""
     expected: dict[str, tuple[Sliding | None, float | None]] = {
         layer: (_HALVING if layer.startswith("pool") else _DENSE, None) for layer in vgg_weights.CAFFE_LAYERS
     }

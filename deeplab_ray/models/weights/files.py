@@ -1,6 +1,6 @@
-"""Weights as people have them: a file of PyTorch or safetensors, whatever is wrapped around its state dict.
+"""Files of weights by PyTorch or safetensors, whatever is wrapped around the state dict.
 
-Nothing of a file is ever run: `torch.load` reads it with `weights_only=True`, and classes that it does not know are
+No code in a file is ever run: `torch.load` reads it with `weights_only=True`, and classes that it does not know are
 replaced by one that does nothing.
 """
 
@@ -19,15 +19,16 @@ from torch import Tensor
 
 from deeplab_ray.errors import UserError, quote
 from deeplab_ray.models.weights.mapping import Line
+from deeplab_ray.models.weights.start import KINDS
 from deeplab_ray.storage.location import Location, locate
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params", "model_ema")
-"""Names under which training scripts keep the state dict; the first that is there counts."""
+"""Names under which training scripts store the state dict; the first one found is taken."""
 _NO_WEIGHTS = re.compile("optim|sched|scaler", re.IGNORECASE)
 _PREFIXES = ("module.", "model.", "net.", "network.")
-"""What DataParallel, DDP, Lightning and modules around the network put before every name."""
+"""Prefixes that DataParallel, DDP, Lightning and modules around the network put before every name."""
 _INSIDE = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-"""What torch.compile, FSDP and activation checkpointing put into names."""
+"""Parts that torch.compile, FSDP and activation checkpointing insert into names."""
 _UNKNOWN_CLASS = re.compile(r"GLOBAL (\S+) (?:was not|whose module)")
 _MAX_UNKNOWN_CLASSES = 100
 
@@ -53,18 +54,18 @@ class Unwrapped:
     """A network's tensors as a file holds them."""
 
     tensors: dict[str, Tensor]
-    """By names without what was wrapped around the network; floating-point numbers are float32, on the CPU."""
+    """Tensors by name without the prefixes of wrappers; on the CPU, floating-point ones as float32."""
     sources: dict[str, str]
-    """The name in the file of each tensor, after those of the dicts around it: state_dict/module.conv1.weight."""
+    """Each tensor's path in the file, through the dicts around it: state_dict/module.conv1.weight."""
     conversions: dict[str, str] = field(default_factory=dict)
-    """Of the tensors that were of another type: from which."""
+    """The original type of each tensor that was converted."""
     ignored: dict[str, str] = field(default_factory=dict)
-    """What else the file holds, with what it is."""
+    """What else the file holds, by name, with the reason why it is ignored."""
     sha256: str = ""
-    """Of the file."""
+    """Digest of the file."""
 
     def complete(self, report: list[Line]) -> list[Line]:
-        """A report on `tensors`, told by the file's own names, with conversions and with what the file holds beside."""
+        """Complete a report on `tensors` with the file's own names, with conversions and with what was ignored."""
         return [self._in_the_file(line) for line in report] + [
             Line("", name, f"not used: {what}") for name, what in self.ignored.items()
         ]
@@ -77,7 +78,7 @@ class Unwrapped:
 
 
 class _Ignored:
-    """Stands in for an object of a class that a file names: keeps nothing, does nothing."""
+    """Stands in for an object of a class that a file names; it stores nothing and does nothing."""
 
     def __new__(cls, *_: Any) -> "_Ignored":
         return object.__new__(cls)
@@ -88,26 +89,24 @@ class _Ignored:
 
 
 def read_file(location: Location) -> bytes:
-    """The content of a file of weights; UserError if there is none."""
-    kinds = "a .pth state dict, a .caffemodel or a checkpoint"
+    """Read a file of weights. Raises UserError if it cannot be read."""
     try:
         return location.read_bytes()
     except OSError as error:
         if location.exists() and not location.is_file():
-            raise UserError(f"{location} is a folder without a checkpoint: give the path of {kinds}") from None
-        raise UserError(f"no weights at {location} ({type(error).__name__}): give the path of {kinds}") from None
+            raise UserError(f"{location} is a folder without a checkpoint: give the path of {KINDS}") from None
+        raise UserError(f"no weights at {location} ({type(error).__name__}): give the path of {KINDS}") from None
 
 
 def read_state_dict(uri: str) -> Unwrapped:
-    """The network's tensors in a file of PyTorch or safetensors at a local path or s3:// URI.
+    """Read the network's tensors in a file of PyTorch or safetensors at a local path or s3:// URI.
 
-    Dicts around the state dict and prefixes before all names are taken off, half precision becomes float32.
-    Raises UserError if there is no such file, if it is of another kind, if it is broken, or if it holds no state dict
-    or several.
+    Dicts around the state dict and prefixes before all names are removed; half precision becomes float32.
+    Raises UserError if the file does not exist, is of another kind or broken, or holds no state dict or several.
     """
     content = read_file(locate(uri))
     if kind := foreign(content):
-        raise UserError(f"{uri} is no PyTorch file (it is {kind[0]}): {kind[1]}")
+        raise UserError(f"{uri} is not a PyTorch file (it is {kind[0]}): {kind[1]}")
     value, classes = (_safetensors(content, uri), []) if _is_safetensors(content) else _load(content, uri)
     found = _find(value, uri)
     if found is None and classes:
@@ -118,7 +117,7 @@ def read_state_dict(uri: str) -> Unwrapped:
 
 
 def foreign(content: bytes) -> tuple[str, str] | None:
-    """What a file is that cannot be PyTorch's, and what to do; None for one that may be."""
+    """Return what a file is that cannot be PyTorch's, and what to do; None if it may be PyTorch's."""
     download = "download the file itself"
     if not content:
         return "empty", download
@@ -139,7 +138,7 @@ def _foreign_zip(content: bytes) -> tuple[str, str] | None:
     try:
         names = zipfile.ZipFile(io.BytesIO(content)).namelist()
     except (zipfile.BadZipFile, ValueError):
-        return "a zip archive without its end", "it is cut off or damaged: download or copy it again"
+        return "a zip archive without its end", "it is truncated or damaged: download or copy it again"
     if any(name.endswith("/constants.pkl") for name in names) and any("/code/" in name for name in names):
         return "a TorchScript program", "save model.state_dict() instead"
     if not any(name.split("/", 1)[-1] == "data.pkl" for name in names):
@@ -150,7 +149,7 @@ def _foreign_zip(content: bytes) -> tuple[str, str] | None:
 def _foreign_text(content: bytes, download: str) -> tuple[str, str] | None:
     start = content[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body", b"<script")):
-        return "HTML, such as a page to click on before a download", download
+        return "HTML, such as a download page", download
     if start.startswith(b"<"):
         return "XML, such as a server's error", download
     try:
@@ -173,11 +172,13 @@ def _safetensors(content: bytes, uri: str) -> dict[str, Tensor]:
     try:
         return load(content)
     except (SafetensorError, ValueError, KeyError) as error:
-        raise UserError(f"{uri} cannot be read ({quote(error)}): it is cut off or damaged, bring it again") from None
+        raise UserError(
+            f"{uri} cannot be read ({quote(error)}): it is truncated or damaged, download or copy it again"
+        ) from None
 
 
 def _load(content: bytes, uri: str) -> tuple[Any, list[str]]:
-    """What torch.save wrote, and the names of the classes in it of which nothing was loaded."""
+    """Load what torch.save wrote; return it, and the names of the classes whose objects were not loaded."""
     unknown: list[str] = []
     while True:
         try:
@@ -185,7 +186,7 @@ def _load(content: bytes, uri: str) -> tuple[Any, list[str]]:
                 warnings.simplefilter("ignore")
                 return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), unknown
         except Exception as error:
-            # Nearly any kind, on files that are broken.
+            # A broken file raises nearly any kind of exception.
             found = _UNKNOWN_CLASS.search(str(error))
             if found and found[1] not in unknown and len(unknown) < _MAX_UNKNOWN_CLASSES:
                 unknown.append(found[1])
@@ -193,8 +194,8 @@ def _load(content: bytes, uri: str) -> tuple[Any, list[str]]:
             if unknown:
                 raise _pickled(uri, unknown) from None
             raise UserError(
-                f"{uri} cannot be read ({type(error).__name__}): it is cut off, damaged, or was not written by "
-                "torch.save: bring it again, or save model.state_dict()"
+                f"{uri} cannot be read ({type(error).__name__}): it is truncated, damaged, or was not written by "
+                "torch.save: download or copy it again, or save model.state_dict()"
             ) from None
 
 
@@ -210,7 +211,7 @@ def _few(names: list[str]) -> str:
 
 
 def _find(value: object, uri: str) -> tuple[str, ...] | None:
-    """The keys that lead to the state dict; None where there is none."""
+    """Return the keys that lead to the state dict; None if there is none. Raises UserError if there are several."""
     if not isinstance(value, Mapping):
         return None
     for key in _WRAPPERS:
@@ -251,7 +252,7 @@ def _unwrapped(value: Any, path: tuple[str, ...], uri: str) -> Unwrapped:
 
 
 def _without_prefixes(names: list[str]) -> dict[str, str]:
-    """Each name → without what was wrapped around the network."""
+    """Map each name to the name without the prefixes of wrappers."""
     short = [_INSIDE.sub("", name) for name in names]
     while prefix := next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in short)), ""):
         short = [name.removeprefix(prefix) for name in short]

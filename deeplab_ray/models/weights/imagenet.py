@@ -1,4 +1,4 @@
-"""Files of other projects → DeepLab v2 and FCN: image classifiers of torchvision and of Caffe, and other DeepLabs."""
+"""Other projects' files for DeepLab v2 and FCN: image classifiers of torchvision and Caffe, and other DeepLabs."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,10 +21,10 @@ C = TypeVar("C", bound=NetworkConfig)
 
 
 def deeplab_v2(config: DeepLabV2Config, classes: int, file: object, make: Callable[..., Any]) -> Loaded:
-    """DeepLab v2 with the weights of a file; `make` is its class.
+    """Make DeepLab v2 with the weights of a file; `make` is its class.
 
-    Files: a .caffemodel of the original nets or of ImageNet's VGG-16; a state dict of torchvision, of a trunk alone,
-    or of deeplab-pytorch. Raises UserError for what does not fit.
+    The file may be a .caffemodel of the original nets or of ImageNet's VGG-16, or a state dict of torchvision, of a
+    trunk alone, or of deeplab-pytorch. Raises UserError if it does not fit.
     """
     on_vgg = config.backbone == "vgg16"
     if isinstance(file, CaffeNet):
@@ -35,7 +35,7 @@ def deeplab_v2(config: DeepLabV2Config, classes: int, file: object, make: Callab
     prefix = resnet_files.pytorch_prefix(file.tensors)
     if prefix is not None:
         if config.backbone != "resnet101":
-            raise UserError(f"{file.where} is a ResNet-101 of deeplab-pytorch: take a preset with that backbone")
+            raise UserError(f"{file.where} is a ResNet-101 of deeplab-pytorch: take a preset with resnet101")
         network = make(given(config, input="caffe", strides="caffe", alignment="centres"), classes)
         wishes = resnet_files.pytorch_wishes(prefix, len(network.head.last_layers))
         return network, fill(network, caffe_nets.with_classifier(Source(file.where, file.tensors, wishes), network))
@@ -49,9 +49,9 @@ def deeplab_v2(config: DeepLabV2Config, classes: int, file: object, make: Callab
 
 
 def fcn(config: FCNConfig, classes: int, file: object, make: Callable[..., Any]) -> Loaded:
-    """FCN with the weights of ImageNet's VGG-16, as torchvision or Caffe has it; `make` is its class.
+    """Make FCN with the weights of ImageNet's VGG-16, from torchvision or Caffe; `make` is its class.
 
-    Raises UserError for what does not fit.
+    Raises UserError if the file does not fit.
     """
     if isinstance(file, CaffeNet):
         network = make(given(config, input="caffe"), classes)
@@ -61,7 +61,11 @@ def fcn(config: FCNConfig, classes: int, file: object, make: Callable[..., Any])
 
 
 def _from_vgg(config: NetworkConfig, classes: int, file: StateDict, make: Callable[..., Any]) -> Loaded:
-    """torchvision's two files have the whole classifier (all NaN in one of them); a trunk's alone is Caffe's."""
+    """Make a network with the weights of a VGG-16.
+
+    Both files of torchvision hold the whole classifier, one of them with NaN only; a file with the trunk alone is taken
+    for Caffe's weights.
+    """
     fc = file.tensors.get("classifier.0.weight")
     usable = fc is not None and bool(torch.isfinite(fc.flatten()[:1]).all())
     seen = "caffe" if fc is None else "torchvision" if usable else "torchvision-features"
@@ -76,6 +80,6 @@ def _from_vgg(config: NetworkConfig, classes: int, file: StateDict, make: Callab
 
 
 def given(config: C, **found: str) -> C:
-    """The options with what was found out about the weights, where they say "auto"."""
+    """Replace each "auto" in the options by what was found out about the weights."""
     adopted: dict[str, Any] = {name: value for name, value in found.items() if getattr(config, name) == "auto"}
     return replace(config, **adopted)

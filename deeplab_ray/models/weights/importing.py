@@ -1,4 +1,4 @@
-"""Pretrained weights → a checkpoint that can be evaluated, predicted with, or trained on."""
+"""Import of pretrained weights: makes a checkpoint to evaluate, to predict with, or to train from."""
 
 import dataclasses
 import tempfile
@@ -21,57 +21,57 @@ from deeplab_ray.storage.location import locate
 
 @dataclass(frozen=True)
 class Imported:
-    """A checkpoint, and where its tensors come from."""
+    """An imported checkpoint, and where its tensors come from."""
 
     checkpoint: str
     """URI of its folder."""
     network: NetworkConfig
-    """With the conventions that go with the weights."""
+    """The network's options, with the conventions of the weights in place of "auto"."""
     report: list[Line]
 
     @property
     def options(self) -> dict[str, Any]:
-        """The network's options, as its checkpoint has them."""
+        """The network's options as in the checkpoint."""
         return as_dict(self.network)
 
     @property
     def taken(self) -> int:
-        """Tensors that are the file's."""
+        """Number of tensors taken from the file."""
         return sum(bool(line.tensor and line.source) for line in self.report)
 
     @property
     def converted(self) -> int:
-        """Those of them that were converted on the way."""
+        """Number of those that were converted."""
         return sum(bool(line.tensor and line.source) and line.how != "taken" for line in self.report)
 
     @property
     def left(self) -> int:
-        """Tensors of the network that the file has nothing for."""
+        """Number of the network's tensors that keep their initialisation."""
         return sum(not line.source for line in self.report)
 
     @property
     def unused(self) -> int:
-        """Tensors and other entries of the file that the network has no use for."""
+        """Number of tensors and other entries of the file that the network does not use."""
         return sum(not line.tensor for line in self.report)
 
 
 def import_weights(recipe: Recipe, classes: tuple[str, ...], output: str) -> Imported:
-    """Load `recipe.network.weights` into its network and write a checkpoint of iteration 0 into the folder `output`.
+    """Load `recipe.network.weights` into its network, and write a checkpoint of iteration 0 into the folder `output`.
 
-    Raises UserError for weights that do not fit (see `load.load`) and for a folder that is not empty.
+    Raises UserError if the weights do not fit (see `load.load`) or the folder is not empty.
     """
     place = locate(output)
     if place.exists() or place.files():
         raise UserError(f"{output} is not empty: give another --output")
     torch.manual_seed(recipe.seed)
     loaded = load(recipe.network, len(classes), classes)
-    # Two runs that start from it must not look for the file again.
+    # Runs that start from the checkpoint must not look for the file again.
     own = dataclasses.replace(recipe, network=loaded.network.config)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         meta = checkpoint.CheckpointMeta(Provenance(own, weights_sha256=loaded.sha256), 0, classes, [])
         checkpoint.save(folder, loaded.network, None, meta)
-        # What names the checkpoint as one comes last.
+        # checkpoint.json comes last, since it makes the folder a checkpoint.
         for file in sorted(folder.iterdir(), key=lambda file: file.name == META):
             (place / file.name).write_bytes(file.read_bytes())
     return Imported(place.uri, loaded.network.config, loaded.report)

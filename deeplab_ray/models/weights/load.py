@@ -1,4 +1,4 @@
-"""Where a network's weights come from: a download, a file of any kind that people have, a checkpoint, or chance."""
+"""Loading of a network's weights: from a download, a file or a checkpoint, or at random."""
 
 import hashlib
 import urllib.error
@@ -29,15 +29,16 @@ class Loaded:
     report: list[Line]
     """What became of every tensor."""
     sha256: str | None
-    """Of the file of weights (of a checkpoint: its network's); None for random weights."""
+    """Digest of the file of weights, or of a checkpoint's model.pt; None for random weights."""
 
 
 def load(config: NetworkConfig, classes: int, names: tuple[str, ...] | None = None) -> Loaded:
-    """The network with its weights loaded; its `config` says what "auto" came to.
+    """Make a network and load its weights; in its `config`, "auto" is replaced by what the weights need.
 
-    names: of the classes; a checkpoint's classifier serves only classes of the same names (None: the same number).
-    Raises UserError if a download is not possible (naming the file to bring), if a file is of no known kind, or if a
-    tensor is missing, has no place, or has another shape.
+    names: names of the classes. A checkpoint's classifier is taken only if its classes have the same names (None: if
+    they are as many).
+    Raises UserError if a download fails (naming the file to fetch), a file is of no known kind, or a tensor is missing,
+    unexpected, or of another shape.
     """
     if config.weights in STAGES:
         check_start(config)
@@ -63,7 +64,7 @@ def load(config: NetworkConfig, classes: int, names: tuple[str, ...] | None = No
 
 
 def _download(config: NetworkConfig) -> dict[str, Tensor]:
-    # Late, because it takes as long as importing torch.
+    # Imported late, because it takes as long as importing torch.
     from torchvision.models import get_model_weights
 
     entry = DOWNLOADS[config.weights]
@@ -77,7 +78,7 @@ def _download(config: NetworkConfig) -> dict[str, Tensor]:
         file = published.url.rsplit("/", 1)[-1]
         cache = Path(torch.hub.get_dir()) / "checkpoints"
         raise UserError(
-            f"{file} cannot be downloaded here: bring it from {published.url} into {cache}, or give it with "
+            f"{file} cannot be downloaded here: copy it from {published.url} into {cache}, or give it with "
             "--weights FILE (a path or s3:// URI), or start from --weights random"
         ) from None
 

@@ -1,4 +1,4 @@
-"""How tensors of a file become those of a network: a table of wishes, filled, checked and reported."""
+"""How tensors of a file become those of a network: a table of wishes, which is filled, checked and reported."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,10 +20,10 @@ class StateDict:
 
 @dataclass(frozen=True)
 class Wish:
-    """Where one of our tensors comes from."""
+    """Where one of the network's tensors comes from."""
 
     names: tuple[str, ...]
-    """Its name in the file; several where projects changed it, the first that is there counts."""
+    """Its name in the file; several if the name has changed over time, of which the first one found is taken."""
     convert: Callable[[Tensor], Tensor] | None = None
     how: str = ""
     """What `convert` does, in words."""
@@ -31,45 +31,46 @@ class Wish:
 
 @dataclass(frozen=True)
 class Line:
-    """What became of one tensor, ours or the file's."""
+    """What became of one tensor of the network or of the file."""
 
     tensor: str
-    """Our name; empty for a tensor of the file that has no use here."""
+    """Name in the network; empty for a tensor of the file that is not used."""
     source: str
-    """The file's name; empty for a tensor that keeps its initialisation."""
+    """Name in the file; empty for a tensor that keeps its initialisation."""
     how: str
+    """What was done, in words."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """The tensors of a file, and what is to become of them."""
+    """The tensors of a file, and what is to be done with them."""
 
     where: str
     """The file, for messages."""
     tensors: Mapping[str, Tensor]
     wishes: Mapping[str, Wish]
-    """By our names."""
+    """Wishes by the names of the network's tensors."""
     left: Mapping[str, str] = field(default_factory=dict)
-    """Our tensors that keep their initialisation, with the reason."""
+    """The network's tensors that keep their initialisation, each with the reason."""
     unused: Mapping[str, str] = field(default_factory=dict)
-    """The file's tensors that have no use here, with the reason."""
+    """The file's tensors that are not used, each with the reason."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    """The file's own names of tensors that were renamed on reading."""
+    """The file's own names of tensors that were renamed when the file was read."""
     hint: str = "give weights that fit this --backbone and --head"
 
 
-# Set by the options, unless the file has them.
+# Tensors that the options set, unless the file has them.
 CONVENTION = ("mean", "scale")
 COUNTER = "num_batches_tracked"
-"""How many batches a batch norm has seen, which nothing here uses; it starts anew if a file lacks it."""
+"""Batch norm's counter of batches, which nothing here uses; it starts at zero if a file lacks it."""
 
 
 @torch.no_grad()
 def fill(model: nn.Module, source: Source) -> list[Line]:
-    """Put the source's tensors into the model; returns what became of every tensor.
+    """Copy the source's tensors into the model; return what became of every tensor.
 
-    The convention of the input and the counters of batch norms are taken where the file has them, and no file needs
-    them. Raises UserError for a tensor that is missing, has another shape, is not finite, or has no place.
+    The convention of the input and the counters of batch norms are taken if the file has them, and no file needs
+    them. Raises UserError if a tensor is missing, unexpected, of another shape, or not finite.
     """
     own = model.state_dict()
     found = {
@@ -103,11 +104,12 @@ def fill(model: nn.Module, source: Source) -> list[Line]:
         try:
             converted = wish.convert(value) if wish.convert else value
         except (RuntimeError, IndexError):
-            raise UserError(f"{source.where}: {told} is {tuple(value.shape)}, which is no {wish.how}") from None
-        if converted.shape != target.shape:
             raise UserError(
-                f"{source.where}: {told} is {tuple(converted.shape)}, this network needs {tuple(target.shape)}"
-            )
+                f"{source.where}: {told} is {tuple(value.shape)} and cannot be converted ({wish.how}): {source.hint}"
+            ) from None
+        if converted.shape != target.shape:
+            shapes = f"{tuple(converted.shape)}, this network needs {tuple(target.shape)}"
+            raise UserError(f"{source.where}: {told} is {shapes}: {source.hint}")
         if not target.is_meta:
             if not torch.isfinite(converted).all():
                 raise UserError(f"{source.where}: {told} holds numbers that are not finite: the file is broken")
@@ -119,7 +121,7 @@ def fill(model: nn.Module, source: Source) -> list[Line]:
 
 
 def format_report(report: list[Line]) -> str:
-    """A line a tensor: ours, the file's, what was done."""
+    """Format the report, a line per tensor: the network's name, the file's, what was done."""
     ours = max((len(line.tensor) for line in report), default=0)
     theirs = max((len(line.source) for line in report), default=0)
     return "\n".join(f"{line.tensor:<{ours}}  {line.source:<{theirs}}  {line.how}".rstrip() for line in report)

@@ -1,4 +1,4 @@
-"""Weights of our own checkpoints, for the same network or another one."""
+"""Weights from our own checkpoints, for the same network or another one."""
 
 import hashlib
 from dataclasses import fields, replace
@@ -17,11 +17,11 @@ from deeplab_ray.storage.location import Location
 def from_checkpoint(
     config: NetworkConfig, classes: int, names: tuple[str, ...] | None, place: Location
 ) -> tuple[Network, list[Line]]:
-    """A network with the weights of the checkpoint at `place`, and what became of every tensor.
+    """Make a network with the weights of the checkpoint at `place`; return it, and what became of every tensor.
 
-    For other classes, or with another head, it takes all but the classifiers. Conventions that the options leave open
-    ("auto") are the checkpoint's, if its trunk was made from the same classifier. Raises UserError if the rest does
-    not fit.
+    If the classes (`names`; None: their number) or the head differ, classifiers are not taken. Where the options say
+    "auto", the checkpoint's conventions are taken, if its trunk was made from the same image classifier. Raises
+    UserError if the rest does not fit.
     """
     meta = checkpoint.read_meta(place)
     with torch.device("meta"):
@@ -58,5 +58,5 @@ def from_checkpoint(
 
 
 def digest(place: Location) -> str:
-    """sha256 of the checkpoint's network, as it lies there."""
+    """Return the sha256 of the checkpoint's model.pt."""
     return hashlib.sha256((place / checkpoint.MODEL).read_bytes()).hexdigest()

@@ -1,6 +1,6 @@
-"""Where ResNet-101's tensors lie in the files that people have: torchvision's, DeepLab's Caffe nets, deeplab-pytorch's.
+"""Names of ResNet-101's tensors in the files of torchvision, DeepLab's Caffe nets and deeplab-pytorch.
 
-Ours are named as torchvision's.
+Our own names are torchvision's.
 """
 
 from collections.abc import Collection
@@ -17,12 +17,13 @@ class Unit:
     """A convolution and the batch norm after it, as three projects name them."""
 
     convolution: str
-    """Ours, and torchvision's."""
+    """Our name of the convolution, and torchvision's."""
     norm: str
+    """Our name of the batch norm, and torchvision's."""
     caffe: tuple[str, str, str]
-    """The original's layers: Convolution, BatchNorm, Scale."""
+    """Names of the original's layers: Convolution, BatchNorm, Scale."""
     pytorch: tuple[str, ...]
-    """deeplab-pytorch's, now and in its first versions; `.conv` and `.bn` follow."""
+    """deeplab-pytorch's names, now and in its first versions; `.conv` and `.bn` follow."""
 
 
 def _units() -> list[Unit]:
@@ -55,13 +56,13 @@ UNITS = _units()
 
 
 def torchvision_wishes(model: nn.Module) -> dict[str, Wish]:
-    """The trunk, from torchvision's classifier."""
+    """Map the trunk to torchvision's image classifier."""
     trunk = [name for name in model.state_dict() if name.startswith("trunk.") and not name.endswith(COUNTER)]
     return {name: Wish((name.removeprefix("trunk."),)) for name in trunk}
 
 
 def caffe_modules(branches: int) -> dict[str, str]:
-    """Layers of the original DeepLab ResNet-101 nets → our modules; classifiers are called fc1_c (see `caffe_nets`)."""
+    """Map layers of the original DeepLab ResNet-101 nets to our modules; classifiers are fc1_c… (see `caffe_nets`)."""
     modules = {"pool1": "trunk.maxpool"}
     for unit in UNITS:
         convolution, norm, _ = unit.caffe
@@ -73,7 +74,7 @@ def caffe_modules(branches: int) -> dict[str, str]:
 
 
 def caffe_wishes(branches: int) -> dict[str, Wish]:
-    """From the original's layers, as `caffe_nets` names their tensors."""
+    """Map our tensors to those of the original's layers, as `caffe_nets` names them."""
     wishes = {}
     for unit in UNITS:
         convolution, norm, scale = unit.caffe
@@ -99,7 +100,7 @@ BGR = "blue-green-red → red-green-blue"
 
 
 def swap_colours(weight: Tensor) -> Tensor:
-    """A first convolution for BGR images → the same for RGB images."""
+    """Turn the weights of a first convolution for BGR images, O×3×k×k, into those for RGB images."""
     return weight.flip(1)
 
 
@@ -107,12 +108,12 @@ _STEM = "layer1.conv1.conv.weight"
 
 
 def pytorch_prefix(names: Collection[str]) -> str | None:
-    """What stands before the names of a deeplab-pytorch file ("base.", "scale.", …); None where it is none."""
+    """Return the prefix of all names in a deeplab-pytorch file ("base.", "scale.", …); None for another file."""
     return next((name.removesuffix(_STEM) for name in names if name.endswith(_STEM)), None)
 
 
 def pytorch_wishes(prefix: str, branches: int) -> dict[str, Wish]:
-    """From a checkpoint of kazuto1011/deeplab-pytorch: DeepLab v2 ResNet-101, MSC or not."""
+    """Map our tensors to a checkpoint of kazuto1011/deeplab-pytorch: DeepLab v2 ResNet-101, with MSC or without."""
     wishes = {}
     for unit in UNITS:
         first = unit.convolution == "conv1"

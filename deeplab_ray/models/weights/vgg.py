@@ -1,4 +1,4 @@
-"""Where VGG-16's tensors lie in the files that people have: torchvision's, Caffe's ImageNet net, DeepLab's."""
+"""Names of VGG-16's tensors in the files of torchvision, Caffe's ImageNet net and DeepLab's Caffe nets."""
 
 import functools
 
@@ -29,10 +29,10 @@ CAFFE_LAYERS = _caffe_layers()
 
 
 def imagenet_wishes(model: nn.Module, with_fc: bool) -> dict[str, Wish]:
-    """The trunk, and `with_fc` also fc6 and fc7, from an ImageNet classifier under torchvision's names.
+    """Map the trunk, and `with_fc` also fc6 and fc7, to an ImageNet classifier with torchvision's names.
 
-    fc6 and fc7 become FCN's convolutions as they are; for DeepLab they are subsampled to the head's kernels and
-    channels, the "à trous" decimation of the authors.
+    For FCN, fc6 and fc7 become convolutions as they are; for DeepLab they are subsampled to the head's kernels and
+    channels, the authors' "à trous" decimation.
     """
     own = model.state_dict()
     wishes = {name: Wish((name.removeprefix("trunk."),)) for name in own if name.startswith("trunk.")}
@@ -56,9 +56,10 @@ def imagenet_wishes(model: nn.Module, with_fc: bool) -> dict[str, Wish]:
 
 
 def decimate(weight: Tensor, side: int, outputs: int, inputs: int, taps: tuple[int, ...]) -> Tensor:
-    """A fully connected layer over side×side cells → a convolution with some of its channels and taps.
+    """Turn a fully connected layer over side×side cells into a convolution with some of its channels and taps.
 
-    weight O×(I·side·side), in any shape → (O/outputs)×(I/inputs)×len(taps)×len(taps).
+    weight O×(I·side·side), in any shape → (O/outputs)×(I/inputs)×len(taps)×len(taps). Of output channels every
+    `outputs`-th is kept, of input channels every `inputs`-th.
     """
     index = torch.tensor(taps)
     kernel = weight.reshape(weight.shape[0], -1, side, side)[::outputs, ::inputs]
@@ -79,9 +80,9 @@ def _describe(step: int, side: int, taps: tuple[int, ...]) -> str:
 
 
 def caffe_modules(branches: int) -> dict[str, str]:
-    """Layers of the original DeepLab VGG-16 nets → our modules; classifiers are called fc8 (see `caffe_nets`).
+    """Map layers of the original DeepLab VGG-16 nets to our modules; classifiers are fc8… (see `caffe_nets`).
 
-    Branches are numbered from 1; a net of one branch does without numbers.
+    Branches are numbered from 1; a net with one branch has no numbers.
     """
     modules = {layer: f"trunk.{ours}" for layer, ours in CAFFE_LAYERS.items()}
     for k in range(branches):

@@ -131,8 +131,8 @@ def check_request(
 def run(request: Request, resources: InferenceResources | None = None, gallery: int = GALLERY) -> Evaluation:
     """Score, refine and count every labelled image of the split exactly once. Ray must be initialised.
 
-    resources: None for all that the cluster has. gallery: how many of the worst images to keep for the report; these
-    are predicted a second time, so that no label of the others ever comes to the driver.
+    resources: None for all that the cluster has. gallery: how many of the worst images to keep for the report; of a
+    larger split these are predicted a second time, so that no label of the others ever comes to the driver.
     Raises UserError for a cluster too small.
     """
     started = time.monotonic()
@@ -145,18 +145,23 @@ def run(request: Request, resources: InferenceResources | None = None, gallery: 
         rows = pipeline.score(pipeline.read(split, indices), scorer, pools)
         return pipeline.iterate_once(pipeline.measure(rows, classes, params, pools, labels), len(indices), say)
 
+    labelled = split.labelled()
+    all_shown = len(labelled) <= gallery
     total = np.zeros((2, classes, classes), np.int64)
     worst: list[tuple[float, str, int]] = []
-    for row in measured(split.labelled(), labels=False):
+    examples: dict[int, pipeline.Row] = {}
+    for row in measured(labelled, labels=all_shown):
         matrices = [_matrix(row[name], classes) for name in ("confusion", "confusion_crf") if name in row]
         total[: len(matrices)] += matrices
         heapq.heappush(worst, (-float(np.nan_to_num(mean_iou(matrices[0]), nan=1.0)), row["id"], row["index"]))
         if len(worst) > gallery:
             heapq.heappop(worst)
+        if all_shown:
+            examples[row["index"]] = row
     shown = [index for _, _, index in sorted(worst, reverse=True)]
-    if shown:
+    if shown and not all_shown:
         say(f"the {len(shown)} worst images once more, for the report")
-    examples = {row["index"]: row for row in measured(shown, labels=True)} if shown else {}
+        examples = {row["index"]: row for row in measured(shown, labels=True)}
     return Evaluation(
         classes=split.classes,
         reader=split.manifest.reader,

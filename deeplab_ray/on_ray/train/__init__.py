@@ -1,1 +1,1 @@
-"""Ray Train around the training step: the driver, the loop of every worker, what rank 0 tells."""
+"""Training with Ray Train: the driver, the loop of every worker, what rank 0 reports."""

@@ -1,6 +1,6 @@
-"""Ray Train around the training step, on the driver: what a job calls.
+"""Training with Ray Train, seen from the driver: what a job calls.
 
-`worker.train_worker` is what it runs in every DDP worker.
+Every DDP worker runs `worker.train_worker`.
 """
 
 import dataclasses
@@ -37,29 +37,29 @@ from deeplab_ray.storage.location import Location, locate
 
 T = TypeVar("T")
 
-# On CPUs: by default glibc gives each large activation back to the kernel, and faults the next one in page by page.
+# For training on CPUs: by default glibc returns the memory of each large activation to the kernel, and the next one is
+# faulted in page by page.
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**31)}
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a finished run leaves behind."""
+    """The outcome of a finished run."""
 
     checkpoint: str
     """URI of the last checkpoint."""
     iterations: int
     loss: float
-    """Mean loss over the last logged iterations."""
+    """Mean loss of the iterations that the last log line covers."""
     miou: float | None
-    """Last validation mean IoU, in 0..1; None if validation is off."""
+    """Mean IoU of the last validation, in 0..1; None if validation is off."""
 
 
 def run(request: Request, callbacks: tuple[ray.train.UserCallback, ...] = ()) -> TrainingResult:
-    """Train, and leave checkpoints in the output. Ray must be initialised.
+    """Train, and write checkpoints to the output. Ray must be initialised.
 
-    Raises UserError for a resumed run that would learn something else, for a cluster that cannot hold the workers, for
-    weights that do not load, and for a training that diverged; JobError if the workers failed more often than
-    `max_failures` allows.
+    Raises UserError if a resumed run would learn something else, the cluster cannot hold the workers, weights do not
+    load, or the training diverges; JobError if workers fail more often than `max_failures` allows.
     """
     recipe, resources, place = request.recipe, request.resources, request.output
     provenance = Provenance(
@@ -75,7 +75,7 @@ def run(request: Request, callbacks: tuple[ray.train.UserCallback, ...] = ()) ->
             print(f"going on with another schedule: it had {change}", flush=True)
         if meta.iteration >= recipe.solver.iterations:
             return _result(place, recipe)
-        # What was open when it began is settled.
+        # Options that were "auto" when the run began have been replaced by values since.
         network = dataclasses.replace(meta.recipe.network, weights=recipe.network.weights)
         provenance = dataclasses.replace(provenance, weights_sha256=meta.run.weights_sha256)
     check_workers_fit(resources)
@@ -125,18 +125,18 @@ def train(
     resume: bool = False,
     callbacks: tuple[ray.train.UserCallback, ...] = (),
 ) -> TrainingResult:
-    """`check_request` and `run` in one: train on the prepared data at URI `data`, leave checkpoints at URI `output`."""
+    """Do `check_request` and `run`: train on the prepared data at URI `data`, write checkpoints to URI `output`."""
     return run(check_request(recipe, resources, data, output, resume), callbacks)
 
 
 def _result(output: Location, recipe: Recipe) -> TrainingResult:
-    """What the run at `output` has left; UserError if it ended early, as its loss was no number any more."""
+    """Return the outcome of the run at `output`. Raises UserError if it ended early because its loss was not finite."""
     last = runs.latest(output)
     meta = checkpoint.read_meta(last) if last else None
     if last is None or meta is None or meta.iteration < recipe.solver.iterations:
         kept = f"; the last good checkpoint is {last}" if last else ""
         raise UserError(
-            f"the training diverged: its loss is not finite any more{kept}: lower --learning-rate, start with --warmup"
+            f"the training diverged: its loss is no longer finite{kept}: lower --learning-rate, or add --warmup"
         )
     scores = [record["miou"] for record in meta.history if "miou" in record]
     return TrainingResult(
@@ -148,10 +148,10 @@ def _result(output: Location, recipe: Recipe) -> TrainingResult:
 
 
 def until_interrupted(fit: Callable[[], T]) -> T:
-    """`fit()` of a Ray trainer or tuner, left at once by Ctrl-C with KeyboardInterrupt.
+    """Call `fit()` of a Ray trainer or tuner in a thread, so that Ctrl-C raises KeyboardInterrupt at once.
 
-    On the main thread Ray puts handlers of its own in place: Train's ends the process with exit code 0 or 1, Tune's
-    lets the search end as if it were done.
+    On the main thread Ray would install its own signal handlers: Train's ends the process with exit code 0 or 1, Tune's
+    ends the search as if it were done.
     """
     if threading.current_thread() is not threading.main_thread():
         return fit()
@@ -168,10 +168,12 @@ def until_interrupted(fit: Callable[[], T]) -> T:
 
 
 def checked_weights(config: NetworkConfig, split: Split) -> tuple[NetworkConfig, str | None]:
-    """The network's options with an absolute path of its weights and the conventions that go with them, once they have
-    been loaded, and the digest of their file; UserError if they do not load."""
+    """Load the network's weights; return its options, with their absolute path and conventions, and the file's digest.
+
+    Raises UserError if the weights do not load.
+    """
     if is_file(config.weights):
-        # A worker's working directory is another.
+        # Workers have another working directory.
         weights = locate(config.weights)
         check_access(read=[weights])
         config = dataclasses.replace(config, weights=weights.uri)
@@ -180,7 +182,7 @@ def checked_weights(config: NetworkConfig, split: Split) -> tuple[NetworkConfig,
 
 
 def _dataset_factory(plan: RunPlan) -> Callable[[], ray.data.Dataset]:
-    """Called by the Train controller at every start of the worker group, the first and those after a failure."""
+    """Return the function that the Train controller calls at every start of the worker group, to make the dataset."""
 
     def make() -> ray.data.Dataset:
         newest = runs.latest(plan.output)

@@ -1,4 +1,4 @@
-"""What the driver tells every worker, and how a batch is divided over workers."""
+"""The plan of a run, which the driver gives to every worker, and the division of a batch over workers."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from deeplab_ray.storage.location import Location
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What every worker is told; small and picklable."""
+    """The plan of a run, as every worker gets it; small and picklable."""
 
     run: Provenance
     train: Split
@@ -21,22 +21,22 @@ class RunPlan:
 
     @property
     def recipe(self) -> Recipe:
-        """What is learned."""
+        """The run's recipe."""
         return self.run.recipe
 
     @property
     def resources(self) -> TrainingResources:
-        """What it takes of the cluster."""
+        """The run's resources."""
         return self.run.resources
 
     @property
     def share(self) -> int:
-        """Crops of a batch that a worker sees."""
+        """Number of crops of a batch that one worker sees."""
         return self.recipe.solver.batch // self.resources.workers
 
     @property
     def micro_batch(self) -> int:
-        """Crops in one forward pass of one worker."""
+        """Number of crops in one forward pass of one worker."""
         return self.share // self.resources.accumulation
 
 

@@ -1,4 +1,4 @@
-"""What rank 0 tells while a run goes on: lines on stdout, TensorBoard events, the history."""
+"""What rank 0 reports during a run: lines on stdout, TensorBoard events, the history."""
 
 import tempfile
 import time
@@ -13,7 +13,7 @@ from deeplab_ray.on_ray.train.plan import RunPlan
 
 
 class Progress:
-    """Rank 0's diary: lines on stdout, TensorBoard events (kept under the output), the history."""
+    """Rank 0's log of a run: lines on stdout, TensorBoard events (saved under the output), the history."""
 
     def __init__(self, plan: RunPlan, start: int, history: list[dict[str, float]]) -> None:
         self.plan, self.history = plan, list(history)
@@ -23,6 +23,7 @@ class Progress:
         self.marked = (start, time.monotonic())
 
     def add(self, done: int, loss: torch.Tensor, rate: float) -> None:
+        """Record the loss (a scalar) and the learning rate of update number `done`; report them every `log_every`."""
         self.losses.append(loss)
         solver, resources = self.plan.recipe.solver, self.plan.resources
         if done % resources.log_every and done != solver.iterations:
@@ -47,7 +48,10 @@ class Progress:
         self.losses, self.marked = [], (done, now)
 
     def checkpoint(self, done: int, confusion: np.ndarray | None) -> dict[str, float]:
-        """Note a validation, upload the events; returns the newest figures for Ray Train's report."""
+        """Record a validation's confusion matrix (int64 C×C; None: there was none), and upload the events.
+
+        Returns the newest figures, for Ray Train's report.
+        """
         if not self.history or self.history[-1]["iteration"] != done:
             self.history.append({"iteration": done, "loss": self._mean_loss()})
         if confusion is not None:
@@ -68,5 +72,6 @@ class Progress:
         return self.history[-1]["loss"] if self.history else float("nan")
 
     def close(self) -> None:
+        """Close the event file, and remove its local copy."""
         self.writer.close()
         self.folder.cleanup()

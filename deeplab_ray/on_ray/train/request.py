@@ -1,4 +1,4 @@
-"""What a training is asked for, and all that can be told about it before Ray starts, or PyTorch is imported."""
+"""A request for a training, with all checks that need neither Ray nor PyTorch."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from deeplab_ray.storage.location import Location, locate
 
 @dataclass(frozen=True)
 class Request:
-    """What a training is asked for, and what was found out about it without Ray."""
+    """What a training is asked to do, and the prepared splits that were found for it."""
 
     recipe: Recipe
     resources: TrainingResources
@@ -26,10 +26,10 @@ class Request:
 
 
 def check_request(recipe: Recipe, resources: TrainingResources, data: str, output: str, resume: bool) -> Request:
-    """Find out all that can be told before Ray starts; what it returns is for `driver.run`.
+    """Check all that can be checked before Ray starts; return the request for `driver.run`.
 
-    Raises UserError for a batch that the workers cannot share, data that are not there, an output that cannot be, that
-    holds a run already (unless `resume`) or holds none (if `resume`), and weights that are not there.
+    Raises UserError if the batch cannot be divided over the workers, data or weights do not exist, or the output cannot
+    be written, already holds a run (without `resume`) or holds none (with `resume`).
     """
     check_division(recipe, resources)
     place = locate(output)
@@ -45,7 +45,7 @@ def check_request(recipe: Recipe, resources: TrainingResources, data: str, outpu
         raise UserError(f"{output} is a checkpoint: give another --output, and --weights {output} to start from it")
     if (place / runs.SNAPSHOT).exists() and not resume:
         raise UserError(f"{output} already holds a training run: pass --resume to go on, or another --output")
-    # A run that was stopped before its first checkpoint has left its record alone.
+    # A run that was stopped before its first checkpoint has left only run.json.
     if resume and not runs.is_run(place):
         raise UserError(f"there is no run to resume at {output}: leave --resume out to start one")
     check_start(recipe.network)

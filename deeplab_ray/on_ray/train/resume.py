@@ -1,4 +1,4 @@
-"""What a run that goes on may change, and what it may not."""
+"""What may change when a run resumes, and what may not."""
 
 from typing import Any
 
@@ -10,23 +10,22 @@ _SCHEDULE = {
     f"solver.{name}"
     for name in ("learning_rate", "policy", "power", "step_every", "step_factor", "warmup", "iterations")
 }
-"""What a user may change on the way, knowing that it changes the result: a run is told to learn longer or slower."""
+"""What a user may change, knowing that it changes the result, to let a run learn longer or slower."""
 _LATER = {f"crf.{name}" for name in ("w1", "sigma_alpha", "sigma_beta", "w2", "sigma_gamma", "iterations")}
-"""What a training does not use."""
+"""What training does not use."""
 
 
 def check_same_run(asked: Provenance, started: Provenance, output: str) -> list[str]:
-    """Raise UserError, naming every difference, if a run that goes on would learn something else than it began to.
+    """Raise UserError, naming every difference, if a run that resumes would learn something else than before.
 
-    The schedule may change: the differences in it are returned, as sentences for the user. Resources may change, and
-    say nothing.
+    The schedule may change: its differences are returned, as text for the user. Resources may change without notice.
     """
     theirs, ours = _flat(as_dict(started.recipe)), _flat(as_dict(asked.recipe))
     changed: list[str] = []
     refused: list[str] = []
     for name in sorted(ours.keys() | theirs.keys()):
         before, now = theirs.get(name), ours.get(name)
-        # Its own weights are what it goes on with; what is open is as they say.
+        # The run goes on with its own weights, which also decide what is "auto" now.
         if before == now or name in _LATER or name == "network.weights" or (name.startswith("network.") and _open(now)):
             continue
         (changed if name in _SCHEDULE else refused).append(f"{name} {_text(before)}, not {_text(now)}")

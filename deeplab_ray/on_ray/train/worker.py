@@ -1,4 +1,4 @@
-"""The loop of every DDP worker: its batches, training steps, validation, checkpoints."""
+"""The loop of every DDP worker: batches, training steps, validation, checkpoints."""
 
 import logging
 import tempfile
@@ -35,7 +35,8 @@ _CALIBRATION_CROPS = 16
 
 
 def train_worker(loop_config: dict[str, Any]) -> None:
-    # Ray Train tells of each report, on a logger that its own log level does not reach.
+    """Run the training loop of one DDP worker; `loop_config["plan"]` is the `RunPlan`."""
+    # Ray Train logs a line for each report, on a logger that its own log level does not reach.
     logging.getLogger().setLevel(logging.WARNING)
     plan: RunPlan = loop_config["plan"]
     recipe, resources, solver = plan.recipe, plan.resources, plan.recipe.solver
@@ -45,7 +46,7 @@ def train_worker(loop_config: dict[str, Any]) -> None:
     if device.type == "cpu":
         torch.set_num_threads(max(1, usable_cpus() // context.get_local_world_size()))
     batches = _batches(plan, device)
-    # The pipeline starts while the network is made.
+    # Let the data pipeline start while the network is made.
     first = ThreadPoolExecutor(1).submit(next, batches)
     torch.manual_seed(recipe.seed)
     reported = ray.train.get_checkpoint()
@@ -55,20 +56,20 @@ def train_worker(loop_config: dict[str, Any]) -> None:
 
     start, history = 0, []
     if reported is not None:
-        # Not by `reported.as_directory()`: workers of a node share that folder, and one that comes late downloads into
-        # it again while the others read.
+        # Not by `reported.as_directory()`: workers of a node share that folder, and a late one downloads into it again
+        # while the others read it.
         meta = checkpoint.restore(plan.output / Path(reported.path).name, network, optimizer)
         start, history = meta.iteration, meta.history
-    # Dropout differs between workers, and between a start and a restart.
+    # Let dropout differ between workers, and between a start and a restart.
     torch.manual_seed(hash((recipe.seed, rank, start)) % 2**63)
     ddp = ray.train.torch.prepare_model(
         network,
         move_to_device=False,
-        # Constant buffers are the same everywhere; statistics that train are those of rank 0.
+        # Buffers that are constant are equal everywhere; statistics that train are taken from rank 0.
         parallel_strategy_kwargs={"gradient_as_bucket_view": True, "broadcast_buffers": network.buffers_train},
     )
     ddp.train()
-    # Validation, with its many sizes, goes on uncompiled.
+    # Validation is not compiled, because its images have many sizes.
     forward = cast(nn.Module, torch.compile(ddp)) if resources.compile else ddp
     weights = class_weights(plan.train.manifest.pixels, solver.class_balance).to(device)
     progress = Progress(plan, start, history) if rank == 0 else None
@@ -85,7 +86,7 @@ def train_worker(loop_config: dict[str, Any]) -> None:
         last = done == solver.iterations
         validate = plan.validation is not None and (last or done % resources.validate_every == 0)
         reports = last or validate or done % resources.checkpoint_every == 0
-        # The same on all workers. The driver sees that the run is short.
+        # All workers stop here alike, as the loss is the same. The driver notices that the run ended early.
         if (reports or done % resources.log_every == 0) and not torch.isfinite(loss):
             break
         if not reports:
@@ -111,13 +112,13 @@ def train_worker(loop_config: dict[str, Any]) -> None:
 
 
 def _start(plan: RunPlan, goes_on: bool) -> Network:
-    """The network as it starts; of a run that goes on, the weights come from its checkpoint."""
+    """Make the network as it starts; if the run resumes, without weights, which come from its checkpoint."""
     config, classes = plan.recipe.network, plan.train.classes
     if goes_on:
         return create(config, len(classes))
     network = load(config, len(classes), classes.names).network
     if config.weights == "random":
-        # The same training crops on every worker.
+        # Every worker takes the same training crops.
         fetch = FetchCrops(plan.train, plan.recipe)
         indices = range(min(_CALIBRATION_CROPS, len(plan.train)))
         images = np.stack([fetch.crop(index, -1, plan.recipe.augment)[0] for index in indices])
@@ -126,23 +127,27 @@ def _start(plan: RunPlan, goes_on: bool) -> Network:
 
 
 def _batches(plan: RunPlan, device: torch.device) -> Iterator[tuple[int, list[tuple[torch.Tensor, torch.Tensor]]]]:
-    """Iterations in their order from where the run is, each with this worker's micro-batches."""
+    """Yield the iterations in order from where the run is, each with this worker's micro-batches.
+
+    A micro-batch is (images uint8 N×H×W×channels, labels uint8 N×H×W), on the device.
+    """
     shard = ray.train.get_dataset_shard("train")
-    size, share = plan.micro_batch, plan.share
-    for batch in shard.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=2):
-        (iteration,) = set(batch["iteration"].tolist())
-        images, labels = (torch.from_numpy(np.array(batch[name])).to(device) for name in ("image", "label"))
-        yield iteration, [(images[i : i + size], labels[i : i + size]) for i in range(0, share, size)]
+    size = plan.micro_batch
+    for row in shard.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2):
+        shares = zip(row["image"][0], row["label"][0], strict=True)
+        for iteration, share in enumerate(shares, int(row["iteration"][0])):
+            images, labels = (torch.from_numpy(np.array(part)).to(device) for part in share)
+            yield iteration, list(zip(images.split(size), labels.split(size), strict=True))
 
 
 def _validate(network: Network, plan: RunPlan, device: torch.device) -> NDArray[np.int64]:
-    """The confusion matrix (int64 C×C) of the split: every image with a label on exactly one worker, at full size."""
+    """Return the confusion matrix (int64 C×C) of the split: each labelled image at full size, on exactly one worker."""
     split = plan.validation
     assert split is not None
     context = ray.train.get_context()
     total = np.zeros((len(split.classes), len(split.classes)), np.int64)
     if network.buffers_train and dist.is_initialized():
-        # After its last step every worker has statistics of its own; those of rank 0 are kept.
+        # After the last step every worker has its own statistics; those of rank 0 are kept.
         for buffer in network.buffers():
             dist.broadcast(buffer, 0)
     network.eval()

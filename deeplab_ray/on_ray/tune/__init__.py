@@ -1,1 +1,1 @@
-"""Ray Tune around whole trainings."""
+"""Searches with Ray Tune, in which each trial is a whole training."""

@@ -1,8 +1,8 @@
-"""Search the learning rate, the batch size and the power of the poly policy: Ray Train nested under Ray Tune.
+"""Search for the learning rate, the batch size and the power of the poly policy: Ray Train nested in Ray Tune.
 
-Each trial is a driver that takes a sliver of a CPU and runs a whole DDP training (`on_ray.train.driver.train`) of its
-own beside it. How many run at once is computed from what the cluster holds, because trials that wait for each
-other's CPUs would wait for ever.
+Each trial is a driver that takes a tenth of a CPU and runs its own DDP training (`on_ray.train.driver.train`). The
+number of trials at once is computed from what the cluster has, because trials that wait for each other's CPUs would
+wait for ever.
 """
 
 import dataclasses
@@ -38,15 +38,15 @@ class Trial:
     batch: int
     power: float
     iterations: int
-    """Iterations done when it ended or was stopped."""
+    """Number of iterations done when it ended or was stopped."""
     miou: float
-    """Its last validation mean IoU, in 0..1."""
+    """Mean IoU of its last validation, in 0..1."""
 
 
 def concurrent_trials(resources: TrainingResources, search: SearchConfig) -> int:
-    """How many trials may run at once; UserError, with the arithmetic, for a cluster too small.
+    """Return how many trials may run at once. Raises UserError, with the arithmetic, if the cluster is too small.
 
-    On a cluster that grows by itself (`autoscaling`), as many as asked for.
+    On a cluster that grows by itself (`autoscaling`) it is the number asked for.
     """
     check_workers_fit(resources)
     wanted = min(search.concurrent or search.trials, search.trials)
@@ -56,7 +56,7 @@ def concurrent_trials(resources: TrainingResources, search: SearchConfig) -> int
     for number in range(1, wanted + 1):
         if workers_that_fit(resources, number) >= number * resources.workers:
             fits = number
-    # The drivers' slivers come on top of the workers' CPUs.
+    # The drivers' CPUs come on top of the workers'.
     each = resources.workers * resources.cpus_per_worker + CPUS_FOR_DATA + _DRIVER_CPUS
     total = ray.cluster_resources().get("CPU", 0.0)
     fits = min(fits, int(total / each + 1e-6))
@@ -74,10 +74,11 @@ def concurrent_trials(resources: TrainingResources, search: SearchConfig) -> int
 
 
 def run(request: Request) -> tuple[list[Trial], str]:
-    """Run the search; returns the trials, best first, and the URI of best.json (a whole Recipe).
+    """Run the search; return the trials, best first, and the URI of best.json (a whole Recipe).
 
-    Every trial trains on the recipe's training split and is judged on its validation split; ASHA stops the worse ones
-    early. Ray must be initialised. Raises UserError for a search that the cluster cannot hold.
+    Every trial trains on the recipe's training split and is measured on its validation split; ASHA stops the worse
+    trials early. Ray must be initialised. Raises UserError if the cluster cannot hold the search or weights do not
+    load, and JobError if no trial reports a score.
     """
     recipe, resources, search, place = request.recipe, request.resources, request.search, request.output
     at_once = concurrent_trials(resources, search)
@@ -93,7 +94,7 @@ def run(request: Request) -> tuple[list[Trial], str]:
         result = trainer.train(
             at_point(recipe, point), resources, source, f"{place.uri}/trials/{name}", callbacks=(TuneReportCallback(),)
         )
-        # An inner run that was already finished has reported nothing to this driver.
+        # A training that was already finished has reported nothing to this driver.
         tune.report({"iteration": result.iterations, "miou": result.miou})
 
     tuner = tune.Tuner(
@@ -126,7 +127,7 @@ def run(request: Request) -> tuple[list[Trial], str]:
     if not trials:
         first = next(iter(results.errors), None)
         reason = f" ({origin(first)})" if first else ""
-        raise JobError(f"no trial reported a score{reason}: try one alone with jobs/train.py") from first
+        raise JobError(f"no trial reported a score{reason}: try one training with jobs/train.py") from first
     best = at_point(recipe, dataclasses.asdict(trials[0]))
     (place / _TABLE).write_bytes(json.dumps([dataclasses.asdict(trial) for trial in trials], indent=2).encode())
     (place / BEST).write_bytes(to_json(best).encode())
@@ -147,7 +148,7 @@ def _trial(point: dict[str, Any], metrics: dict[str, Any]) -> Trial | None:
 
 
 def format_trials(trials: list[Trial]) -> str:
-    """The trials as a table, best first."""
+    """Format the trials as a table, in their order."""
     lines = [f"{'trial':<14}{'learning rate':>14}{'batch':>7}{'power':>8}{'iterations':>12}{'mIoU %':>9}"]
     for trial in trials:
         lines.append(

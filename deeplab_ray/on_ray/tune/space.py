@@ -1,4 +1,4 @@
-"""What a search is asked for, and all that can be told about it before Ray starts, or PyTorch is imported."""
+"""A request for a search, with all checks that need neither Ray nor PyTorch."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ BEST = "best.json"
 
 @dataclass(frozen=True)
 class Request:
-    """What a search is asked for, and what was found out about it without Ray."""
+    """What a search is asked to do, and the prepared split that was found for it."""
 
     recipe: Recipe
     resources: TrainingResources
@@ -32,10 +32,10 @@ class Request:
 def check_request(
     recipe: Recipe, resources: TrainingResources, search: SearchConfig, data: str, output: str
 ) -> Request:
-    """Find out all that can be told before Ray starts; what it returns is for `search.run`.
+    """Check all that can be checked before Ray starts; return the request for `search.run`.
 
-    Raises UserError for batches that the workers cannot share, data that are not there, an output that cannot be or
-    that holds a search, and weights that are not there.
+    Raises UserError if a batch cannot be divided over the workers, data or weights do not exist, or the output cannot
+    be written or already holds a search.
     """
     place = locate(output)
     check_access(read=[locate(data)], write=[place])
@@ -53,7 +53,7 @@ def check_request(
 
 
 def at_point(recipe: Recipe, point: dict[str, Any]) -> Recipe:
-    """The recipe at a point of the search: learning_rate, batch, power."""
+    """Return the recipe at a point of the search (learning_rate, batch, power)."""
     solver = dataclasses.replace(
         recipe.solver, learning_rate=point["learning_rate"], batch=point["batch"], power=point["power"]
     )

@@ -162,9 +162,9 @@ def scripted() -> bytes:
     return file.getvalue()
 
 
-NO_PYTORCH = "is no PyTorch file (it is {}): {}".format
+NO_PYTORCH = "is not a PyTorch file (it is {}): {}".format
 ITSELF = "download the file itself"
-HTML = NO_PYTORCH("HTML, such as a page to click on before a download", ITSELF)
+HTML = NO_PYTORCH("HTML, such as a download page", ITSELF)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
@@ -200,6 +200,7 @@ HTML = NO_PYTORCH("HTML, such as a page to click on before a download", ITSELF)
         ({"generator": STATE, "discriminator": STATE}, "holds several state dicts (generator, discriminator)"),
         ({"w": torch.ones(2, 2).to_sparse()}, ": w is quantised or sparse"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_holds_no_weights_is_named(tmp_path: Path, content: Any, said: str) -> None:
     assert said in refusal(tmp_path, content() if callable(content) else content)

@@ -50,7 +50,7 @@ def test_a_network_takes_state_dicts_of_its_own(tmp_path: Path) -> None:
 def test_a_network_without_downloads_or_caffe_files_says_so() -> None:
     with pytest.raises(UserError, match="there are no downloads for shift: give --weights FILE, or --weights random"):
         load(ShiftConfig(weights="torchvision"), 2)
-    with pytest.raises(UserError, match=r"w\.caffemodel is of Caffe, which had no shift"):
+    with pytest.raises(UserError, match=r"w\.caffemodel is a Caffe net, which shift cannot take"):
         Shift.pretrained(ShiftConfig(), 2, CaffeNet("w.caffemodel", []))
 
 
