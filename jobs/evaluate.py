@@ -18,6 +18,7 @@ from deeplab_ray.config.recipe import FLAT, Precision
 from deeplab_ray.config.resources import InferenceResources
 from deeplab_ray.config.scoring import ScoringConfig
 from deeplab_ray.crf.params import CRFParams
+from deeplab_ray.errors import UserError
 from deeplab_ray.on_ray import session
 from deeplab_ray.on_ray.infer.checks import check_inputs
 
@@ -59,6 +60,8 @@ def main() -> dict[str, Any]:
         "--test-scales switch them off.",
         default=Args(MISSING, MISSING, scoring, InferenceResources()),
     )
+    if args.scoring.tile_overlap != scoring.tile_overlap and not args.scoring.tile:
+        raise UserError("--tile-overlap is for tiles: pass --tile, too, such as --tile 513")
     crf = _crf(args.crf)
     check_inputs(args.checkpoint, args.data, args.split)
     session.set_environment()

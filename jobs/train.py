@@ -54,9 +54,11 @@ def main() -> dict[str, Any]:
     cli.say(start.warning)
     request = check_request(args.recipe, args.resources, args.data, args.output, args.resume)
     cli.say(start.note(request.train.manifest.reader))
-    session.start_ray()
+    session.set_environment()
     from deeplab_ray.on_ray.train import driver
 
+    driver.goes_on_as(request)
+    session.start_ray()
     result = driver.run(request)
     return {
         "checkpoint": result.checkpoint,

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
 from deeplab_ray.cli import parse, run_job
+from deeplab_ray.config.recipe import FLAT
 from deeplab_ray.errors import JobError, UserError
 from deeplab_ray.on_ray.session import start_ray
 
@@ -159,14 +160,16 @@ class Inner:
 class Flags:
     rows_per_shard: int = 64
     """Rows."""
-    inner: Inner = field(default_factory=Inner)
+    inner: Annotated[Inner, FLAT] = field(default_factory=Inner)
+    named: Inner = field(default_factory=Inner)
 
 
 def flags(*argv: str, default: Flags | None = None) -> Flags:
     return parse(Flags, prog="job.py", description="A job.", argv=argv, default=default)
 
 
-def test_flags_have_dashes_and_no_prefixes_and_defaults_can_be_given() -> None:
+def test_flags_have_dashes_and_the_names_of_groups_that_are_not_flat_and_defaults_can_be_given() -> None:
+    assert flags("--crop", "17", "--named.crop", "19") == Flags(64, Inner(17), Inner(19))
     assert flags("--rows-per-shard", "2", "--crop", "17", "--no-mirror") == Flags(2, Inner(17, False))
     assert flags("--crop", "17", default=Flags(5)) == Flags(5, Inner(17))
 
@@ -240,7 +243,7 @@ def test_a_machine_too_busy_for_ray_is_told_what_to_do(monkeypatch: pytest.Monke
         start_ray()
     assert str(caught.value).startswith(
         "Ray did not start on this machine (Exception: The current node timed out during startup): the machine is too "
-        "busy, or a container gives it too little CPU time or memory: wait or close other programs"
+        "busy, or a container has too little CPU time or memory: wait or close other programs"
     )
 
 

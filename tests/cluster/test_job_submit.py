@@ -184,7 +184,10 @@ def result_of(job: subprocess.CompletedProcess[str]) -> dict[str, object]:
 def test_prepare_train_and_evaluate_on_a_cluster_with_a_token(
     cluster: Cluster, prepared: Job, s3: EmbeddedS3, token: Path
 ) -> None:
-    counts = {"train": {"images": 6, "shards": 1, "bad": 0}, "val": {"images": 3, "shards": 1, "bad": 0}}
+    counts = {
+        split: {"images": images, "labelled": images, "shards": 1, "bad": 0}
+        for split, images in (("train", 6), ("val", 3))
+    }
     assert result_of(prepared)["splits"] == counts
     uses = next(line.split() for line in prepared.stdout.splitlines() if line.startswith("USES"))
     assert Path(uses[1]).parent == BIN

@@ -20,12 +20,13 @@ def scored_row(seed: int) -> dict[str, Any]:
     scores = rng.normal(size=(11, 46, 61)).astype(np.float16)
     label = rng.integers(0, 11, (360, 480)).astype(np.uint8)
     return {
+        "index": seed,
         "id": str(seed),
         "image": png(image),
         "label": png(label),
         "scores": scores.tobytes(),
         "scores_shape": list(scores.shape),
-        "alignment": "corners",
+        "grid": "corners 8",
     }
 
 
@@ -38,7 +39,7 @@ def test_memory_stays_flat_over_200_images(ray_cluster: None) -> None:
             status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
             return int(next(line for line in status if line.startswith("RssAnon:")).split()[1]) // 1024
 
-    actor = ray.remote(Weighed).remote("camvid", CRFParams(4, 67, 3, 3, 3, 3))  # type: ignore[attr-defined]
+    actor = ray.remote(Weighed).remote(11, CRFParams(4, 67, 3, 3, 3, 3), labels=False)  # type: ignore[attr-defined]
     rows = [ray.put(scored_row(seed)) for seed in range(20)]
     held = ray.get([actor.refine.remote(rows[n % 20]) for n in range(200)])
     ray.kill(actor)

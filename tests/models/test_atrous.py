@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 
-from deeplab_ray.config.recipe import SolverConfig
 from deeplab_ray.models import atrous
 from deeplab_ray.models.atrous import AtrousConv2d, lay_out_by_taps
-from deeplab_ray.training.optimizer import build_optimizer
 
 
 def twins(kernel: int, rate: int, bias: bool = True) -> tuple[AtrousConv2d, nn.Conv2d]:
@@ -61,7 +59,7 @@ def test_kernels_laid_out_by_taps_learn_the_same(fused: bool) -> None:
     for name, value in ours.state_dict().items():
         assert torch.equal(value, before[name])
     for convolution, kind in ((ours, fused), (theirs, False)):
-        optimizer = build_optimizer(convolution, SolverConfig(learning_rate=0.01), kind)
+        optimizer = optim.SGD(convolution.parameters(), 0.01, momentum=0.9, weight_decay=5e-4, fused=kind)
         for step in range(3):
             optimizer.zero_grad()
             x = torch.randn(2, 6, 9, 9, generator=torch.Generator().manual_seed(step))

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import tiny
 from forwarder import Forwarder, Request, make_certificates
 from shared_server import SECRET, SharedServer
 
@@ -151,7 +152,7 @@ def test_a_shard_that_is_open_is_read_on_with_renewed_keys(
         folder = locate("s3://shared/team/split")
         shard = write_shard(folder / "shards", "0.parquet", rows)
         assert shard
-        split = Split(folder, Manifest("scenes", "train", [], 2, [], [shard], []))
+        split = Split(folder, Manifest("scenes", "train", tiny.classes(2), [0, 0], [shard], []))
         assert split.read(0).id == "0"
         give("reader")
         expired.add("team")

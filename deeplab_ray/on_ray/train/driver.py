@@ -16,6 +16,7 @@ import ray.train.torch
 
 from deeplab_ray import runs
 from deeplab_ray.cli import origin
+from deeplab_ray.config.io import load as load_config
 from deeplab_ray.config.io import to_json
 from deeplab_ray.config.network import NetworkConfig
 from deeplab_ray.config.recipe import Recipe
@@ -62,27 +63,17 @@ def run(request: Request, callbacks: tuple[ray.train.UserCallback, ...] = ()) ->
     load, or the training diverges; JobError if workers fail more often than `max_failures` allows.
     """
     recipe, resources, place = request.recipe, request.resources, request.output
-    provenance = Provenance(
-        recipe,
-        resources,
-        DataRecord.of(request.train),
-        DataRecord.of(request.validation) if request.validation else None,
-    )
+    provenance, changes = goes_on_as(request)
+    for change in changes:
+        print(f"going on with another schedule: it had {change}", flush=True)
     newest = runs.latest(place) if request.resume else None
-    if newest:
-        meta = checkpoint.read_meta(newest)
-        for change in check_same_run(provenance, meta.run, place.uri):
-            print(f"going on with another schedule: it had {change}", flush=True)
-        if meta.iteration >= recipe.solver.iterations:
-            return _result(place, recipe)
-        # Options that were "auto" when the run began have been replaced by values since.
-        network = dataclasses.replace(meta.recipe.network, weights=recipe.network.weights)
-        provenance = dataclasses.replace(provenance, weights_sha256=meta.run.weights_sha256)
+    if newest and checkpoint.read_meta(newest).iteration >= recipe.solver.iterations:
+        return _result(place, recipe)
     check_workers_fit(resources)
     if not newest:
         network, digest = checked_weights(recipe.network, request.train)
-        provenance = dataclasses.replace(provenance, weights_sha256=digest)
-    provenance = dataclasses.replace(provenance, recipe=dataclasses.replace(recipe, network=network))
+        settled = dataclasses.replace(recipe, network=network)
+        provenance = dataclasses.replace(provenance, recipe=settled, weights_sha256=digest)
     (place / runs.RUN).write_bytes(to_json(provenance).encode())
 
     plan = RunPlan(provenance, request.train, request.validation, place)
@@ -127,6 +118,34 @@ def train(
 ) -> TrainingResult:
     """Do `check_request` and `run`: train on the prepared data at URI `data`, write checkpoints to URI `output`."""
     return run(check_request(recipe, resources, data, output, resume), callbacks)
+
+
+def goes_on_as(request: Request) -> tuple[Provenance, list[str]]:
+    """Where the run that is asked for comes from, and what it changes of the schedule that it began with.
+
+    A run that goes on keeps its network's options, of which "auto" has been replaced by values, and its start weights.
+    Raises UserError, naming every difference, if it would learn something else than it began to.
+    """
+    asked = Provenance(
+        request.recipe,
+        request.resources,
+        DataRecord.of(request.train),
+        DataRecord.of(request.validation) if request.validation else None,
+    )
+    started = _started(request.output) if request.resume else None
+    if started is None:
+        return asked, []
+    changes = check_same_run(asked, started, request.output.uri)
+    recipe = dataclasses.replace(request.recipe, network=started.recipe.network)
+    return dataclasses.replace(asked, recipe=recipe, weights_sha256=started.weights_sha256), changes
+
+
+def _started(output: Location) -> Provenance | None:
+    """How the run at `output` began: by its newest checkpoint, or before the first one by its record."""
+    newest = runs.latest(output)
+    if newest:
+        return checkpoint.read_meta(newest).run
+    return load_config((output / runs.RUN).uri, Provenance) if (output / runs.RUN).exists() else None
 
 
 def _result(output: Location, recipe: Recipe) -> TrainingResult:

@@ -187,7 +187,7 @@ def test_without_the_crf_there_are_no_figures_of_it_and_bfloat16_is_another_arit
 
 def test_a_cluster_that_grows_must_be_told_whether_its_nodes_will_have_gpus(prepared_scenes: str, trained: str) -> None:
     growing = InferenceResources(autoscaling=True)
-    with pytest.raises(UserError, match=r"no GPU yet, .*: pass --gpus-per-predictor 1 to wait for them, or 0"):
+    with pytest.raises(UserError, match=r"no GPU yet, .*: pass --gpus-per-predictor 1 to wait for them, or --gpus"):
         evaluate(trained, prepared_scenes, "val", resources=growing)
     with pytest.raises(UserError, match="pass --gpus-per-predictor 1"):
         search_crf(trained, prepared_scenes, "val", images=3, resources=growing)

@@ -24,7 +24,7 @@ from ray import cloudpickle
 from ray.util.state import list_actors
 
 from deeplab_ray import runs
-from deeplab_ray.config.io import from_json
+from deeplab_ray.config.io import from_json, to_json
 from deeplab_ray.errors import JobError, UserError
 from deeplab_ray.images import decode_image, decode_label
 from deeplab_ray.local.s3_server import EmbeddedS3
@@ -32,6 +32,7 @@ from deeplab_ray.models import checkpoint
 from deeplab_ray.models.networks.deeplab_v2 import resolve
 from deeplab_ray.on_ray.prepare import prepare
 from deeplab_ray.on_ray.train import driver as trainer
+from deeplab_ray.on_ray.train.request import check_request
 from deeplab_ray.scenes import draw as scenes
 from deeplab_ray.shards import open_split
 from deeplab_ray.storage.location import locate
@@ -187,6 +188,19 @@ def test_a_run_does_not_go_on_with_other_data(
     longer = dataclasses.replace(RECIPE, solver=dataclasses.replace(RECIPE.solver, iterations=8))
     with pytest.raises(UserError, match=r"has train data of digest \w+ .*; validation data of digest \w+ "):
         trainer.train(longer, RESOURCES, str(tmp_path / "data"), "s3://tests/runs/reference", resume=True)
+
+
+def test_a_run_that_stopped_before_its_first_checkpoint_goes_on_as_it_began(
+    prepared_scenes: str, tmp_path: Path
+) -> None:
+    output = str(tmp_path / "run")
+    begun = trainer.goes_on_as(check_request(RECIPE, RESOURCES, prepared_scenes, output, resume=False))[0]
+    (locate(output) / "run.json").write_bytes(to_json(begun).encode())
+    request = check_request(RECIPE, RESOURCES, prepared_scenes, output, resume=True)
+    assert trainer.goes_on_as(request) == (begun, [])
+    other = dataclasses.replace(RECIPE, seed=7)
+    with pytest.raises(UserError, match="has seed 0, not 7: go on with that"):
+        trainer.goes_on_as(check_request(other, RESOURCES, prepared_scenes, output, resume=True))
 
 
 def test_a_run_goes_on_with_another_schedule_and_other_resources_and_says_so(

@@ -83,7 +83,7 @@ def test_a_search_that_the_cluster_cannot_hold_is_refused_at_once_with_the_arith
     with pytest.raises(UserError, match=r"3 trial\(s\) at once: each needs 2 × 1 CPU .* = 3\.1 CPU, .* has 8: lower"):
         search(RECIPE, wide, three, prepared_scenes, output)
     growing = dataclasses.replace(RESOURCES, autoscaling=True)
-    with pytest.raises(UserError, match="no GPU yet, and with --autoscaling some may come: pass --gpus-per-worker 1"):
+    with pytest.raises(UserError, match="no GPU yet, but with --autoscaling it may get some: pass --gpus-per-worker 1"):
         search(RECIPE, growing, SEARCH, prepared_scenes, output)
     beyond, gpus = (
         dataclasses.replace(SEARCH, concurrent=9, trials=1),
