@@ -42,7 +42,7 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(x)
-        values = x.float()
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
         axes = (0, 2, 3)
         mean = _mean_over_workers(values.mean(axes))
         variance = _mean_over_workers((values - mean[:, None, None]).square().mean(axes))
