@@ -217,7 +217,9 @@ def test_a_manifest_survives_json_and_tells_of_itself() -> None:
     assert (fields["format"], fields["reader"], fields["images"], fields["labelled"]) == (2, "voc12", 5, 4)
     assert fields["classes"][1] == {"name": "road", "colour": [4, 5, 6], "value": 7}
     assert fields["ignore_value"] == 0
-    assert fields["digest"] == hashlib.sha256(b"ab 3\ncd 2\n").hexdigest()
+    table = {"classes": fields["classes"], "ignore_value": fields["ignore_value"]}
+    whole = json.dumps(table, sort_keys=True) + "ab 3\ncd 2\n"
+    assert fields["digest"] == hashlib.sha256(whole.encode()).hexdigest()
 
 
 @pytest.mark.parametrize("change", [{"images": 4}, {"labelled": 5}, {"digest": "00"}, {"pixels": [1]}, {"classes": []}])
@@ -242,6 +244,6 @@ def test_splits_that_cannot_be_trained_and_validated_together_are_refused(tmp_pa
         assert split("a", two).manifest.digest != split("a", other).manifest.digest
     with pytest.raises(UserError, match="channels 4: the images of a prepared set have 3"):
         check_pair(split("train", two), None, channels=4)
+    empty = Split(locate(tmp_path) / "val", Manifest("any", "val", two, [0, 0], [], []))
     with pytest.raises(UserError, match="val has no labelled pixel"):
-        empty = Split(locate(tmp_path) / "val", Manifest("any", "val", two, [0, 0], [], []))
         check_pair(split("train", two), empty, channels=3)
