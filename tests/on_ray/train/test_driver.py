@@ -95,7 +95,7 @@ def assert_same_weights(run: trainer.TrainingResult, other: trainer.TrainingResu
 
 
 def digest(run: trainer.TrainingResult | str) -> tuple[int, str]:
-    """Of a run's last checkpoint, or the one at a URI: its iterations, and the hash of weights and optimiser's state."""
+    """Iterations of a run's last checkpoint, or of one at a URI, and the hash of weights and optimiser's state."""
     of = locate(run if isinstance(run, str) else run.checkpoint)
     weights, optimizer = (
         torch.load(io.BytesIO((of / name).read_bytes()), weights_only=True) for name in ("model.pt", "optimizer.pt")
