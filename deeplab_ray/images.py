@@ -37,7 +37,7 @@ def encode_label(label: NDArray[np.uint8]) -> bytes:
 
 
 def load(data: bytes) -> Image.Image:
-    """An image file's bytes → the image, decoded to its end. ValueError with a short reason where it cannot be."""
+    """An image file's bytes → the image, decoded to its end. ValueError with a short reason if that fails."""
     try:
         image = Image.open(io.BytesIO(data))
         image.load()

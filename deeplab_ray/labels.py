@@ -47,7 +47,7 @@ class ClassTable:
 
     @cached_property
     def _raw_values(self) -> NDArray[np.int16]:
-        """int16 [256]: train id → value, −1 where the table has no such id."""
+        """int16 [256]: train id → value, −1 if the table has no such id."""
         table = np.full(256, -1, np.int16)
         table[: len(self)] = self.values
         table[IGNORE] = self.ignore_value

@@ -120,7 +120,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Manifest":
-        """Raises ValueError where the text is not a manifest of this format, or contradicts itself."""
+        """Raises ValueError if the text is not a manifest of this format, or contradicts itself."""
         try:
             fields = json.loads(text)
             if fields["format"] != FORMAT:
@@ -220,7 +220,7 @@ class Split:
 def read_shard(folder: Location, shard: Shard) -> list[Sample]:
     """All samples of a shard of the split in `folder`, once its sha256 is found to be the manifest's.
 
-    Raises UserError naming the shard where it is damaged or missing, OSError where storage fails.
+    Raises UserError naming the shard if it is damaged or missing, OSError if storage fails.
     """
     location = folder / shard.path
     try:
@@ -262,7 +262,7 @@ def _open(location: Location, size: int) -> tuple[pa.NativeFile, pq.FileMetaData
 def write_shard(folder: Location, name: str, rows: Iterable[Mapping[str, Any]]) -> Shard | None:
     """Write rows of SCHEMA to folder/name in one step; `Shard.path` is the folder's name / name.
 
-    Nothing is written, and None returned, where there are no rows.
+    Nothing is written, and None returned, if there are no rows.
     """
     sink = pa.BufferOutputStream()
     count = 0
@@ -286,7 +286,7 @@ def write_shard(folder: Location, name: str, rows: Iterable[Mapping[str, Any]]) 
 def open_split(uri: str, split: str) -> Split:
     """The prepared split at uri/split, or at uri itself if that is a split's folder.
 
-    Raises UserError where there is none, where its manifest is broken, and where it is of another format.
+    Raises UserError if there is none, if its manifest is broken, and if it is of another format.
     """
     for folder in (locate(uri) / split, locate(uri)):
         try:

@@ -22,7 +22,7 @@ def names() -> list[str]:
 
 
 def get(name: str) -> Dataset:
-    """The dataset of that name; UserError, listing the names, where there is none."""
+    """The dataset of that name; UserError, listing the names, if there is none."""
     if name not in _MODULES:
         raise UserError(f"unknown dataset {name!r}: take one of {', '.join(names())}")
     dataset: Dataset = import_module(f"deeplab_ray.datasets.{name}").DATASET

@@ -44,7 +44,7 @@ class Dataset:
     """Value in a label file (0..255) → train id. Any other value is an error. Of several values with the same
     train id the first is the one that is written."""
     pairs: Callable[[Location, str], list[Pair]]
-    """(folder, split) → the split's pairs, sorted by id; UserError where the split is not there."""
+    """(folder, split) → the split's pairs, sorted by id; UserError if the split is not there."""
     unlabelled: tuple[str, ...] = ()
     """Splits whose labels are not public: their images are prepared without."""
 
@@ -62,7 +62,7 @@ class Dataset:
 
     @cached_property
     def _train_ids(self) -> NDArray[np.int16]:
-        """int16 [256]: value in a label file → train id, −1 where the table has none."""
+        """int16 [256]: value in a label file → train id, −1 if the table has none."""
         table = np.full(256, -1, np.int16)
         table[list(self.label_values)] = list(self.label_values.values())
         return table

@@ -15,7 +15,7 @@ def confusion_matrix(label: np.ndarray, prediction: np.ndarray, classes: int) ->
     label: H×W (or any shape) of integer train ids, 255 = ignore: these pixels are not counted.
     prediction: the same shape, integer train ids 0..C−1, at ignored pixels too.
     Returns int64 C×C, rows = truth, columns = prediction.
-    Raises ValueError where the shapes differ or an id lies outside 0..C−1.
+    Raises ValueError if the shapes differ or an id lies outside 0..C−1.
     """
     if label.shape != prediction.shape:
         raise ValueError(f"label is {label.shape}, prediction {prediction.shape}: the shapes must be equal")
@@ -35,7 +35,7 @@ def confusion_matrix(label: np.ndarray, prediction: np.ndarray, classes: int) ->
 def iou(confusion: np.ndarray) -> np.ndarray:
     """Intersection over union of each class: n_ii / (Σ_j n_ij + Σ_j n_ji − n_ii).
 
-    confusion: C×C, rows = truth. Returns float64 C in 0..1, NaN where a class is neither in the truth nor
+    confusion: C×C, rows = truth. Returns float64 C in 0..1, NaN if a class is neither in the truth nor
     predicted.
     """
     hits = np.diag(confusion).astype(np.float64)

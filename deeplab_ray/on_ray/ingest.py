@@ -104,7 +104,7 @@ def kept_order(seed: int, epoch: int, size: int) -> NDArray[np.int32]:
 def _read(split: Split, index: int) -> Sample:
     """Sample `index`: of a small split out of its shards, each read whole and verified once; of a large one by itself.
 
-    Raises UserError naming the shard where it is damaged or missing.
+    Raises UserError naming the shard if it is damaged or missing.
     """
     if sum(shard.bytes for shard in split.manifest.shards) > _KEPT_BYTES:
         return split.read(index)

@@ -88,7 +88,7 @@ def check_pair(
     """Read and decode a pair fully → its row in a shard (`shards.SCHEMA`), and its train ids (uint8 H×W).
 
     A pair without a label file, in a split whose labels are not public, gives a row without label, and None.
-    Raises ValueError with the reason where the pair is bad, OSError where S3 fails.
+    Raises ValueError with the reason if the pair is bad, OSError if S3 fails.
     """
     if pair.label is None and split not in dataset.unlabelled:
         raise ValueError("it has no label file")

@@ -38,7 +38,7 @@ class EvaluationReport:
     confusion: np.ndarray
     """The network's int64 C×C, rows = truth."""
     confusion_crf: np.ndarray | None
-    """The same after the CRF; None where it did not run."""
+    """The same after the CRF; None if it did not run."""
     gallery: Sequence[GalleryRow] = ()
     history: Sequence[dict[str, Any]] = ()
     """Training's records: iteration, loss, learning_rate and, where known, miou and images_per_s."""
@@ -109,7 +109,7 @@ def _pictures(row: GalleryRow, classes: ClassTable) -> dict[str, Any]:
 
 
 def _row_shares(confusion: np.ndarray) -> np.ndarray:
-    """float64 C×C: the confusion matrix with every row divided by its sum; zeros where a class is absent."""
+    """float64 C×C: the confusion matrix with every row divided by its sum; zeros if a class is absent."""
     return confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
 
 

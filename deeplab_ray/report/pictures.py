@@ -20,7 +20,7 @@ STRIPE = (70, 70, 70)
 
 @dataclass(frozen=True)
 class GalleryRow:
-    """One image (uint8 RGB H×W×3), its labels (uint8 H×W train ids; crf None where none ran), its mean IoU."""
+    """One image (uint8 RGB H×W×3), its labels (uint8 H×W train ids; crf None if none ran), its mean IoU."""
 
     id: str
     image: np.ndarray
@@ -32,13 +32,13 @@ class GalleryRow:
 
     @property
     def labels(self) -> list[tuple[np.ndarray, float | None]]:
-        """Truth, network and, where there is one, CRF, each with its mean IoU in 0..1 (the truth has none)."""
+        """Truth, network and, if it ran, CRF, each with its mean IoU in 0..1 (the truth has none)."""
         pairs: list[tuple[np.ndarray, float | None]] = [(self.truth, None), (self.network, self.miou)]
         return pairs if self.crf is None else [*pairs, (self.crf, self.miou_crf)]
 
     @property
     def final(self) -> float:
-        """Mean IoU of the end result, after the CRF where there is one."""
+        """Mean IoU of the end result, after the CRF if it ran."""
         return self.miou if self.miou_crf is None else self.miou_crf
 
 
@@ -79,7 +79,7 @@ def gallery_strip(
 ) -> Image.Image:
     """One RGB picture of the rows in their order: image | truth | network | network + CRF, with captions.
 
-    The last column is left out where no row went through the CRF. panel_width: pixels of one panel.
+    The last column is left out if no row went through the CRF. panel_width: pixels of one panel.
     Raises ValueError without rows.
     """
     if not rows:
@@ -96,8 +96,8 @@ def gallery_strip(
     strip = Image.new("RGB", (width, line + sum(heights) + line * len(rows) + gap + legend_height), "white")
     draw = ImageDraw.Draw(strip)
     columns = [gap + i * (panel_width + gap) for i in range(len(heads))]
-    for x, head in zip(columns, heads, strict=True):
-        draw.text((x, line // 2), head, "black", font, anchor="lm")
+    for x, title in zip(columns, heads, strict=True):
+        draw.text((x, line // 2), title, "black", font, anchor="lm")
     top = line
     for row, height in zip(rows, heights, strict=True):
         panels = [(photograph(row.image), _fitted(row.id, font, panel_width))]
@@ -122,7 +122,7 @@ def _shrunk(picture: Image.Image, width: int | None, filter: Image.Resampling) -
 
 
 def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """The text, its end cut off where it is wider than `width` pixels."""
+    """The text, its end cut off if it is wider than `width` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:

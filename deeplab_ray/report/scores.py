@@ -13,7 +13,7 @@ _ASCII = str.maketrans("–−", "--")
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class: its share of the true pixels and its IoU, all in 0..1, NaN where there is none."""
+    """One class: its share of the true pixels and its IoU, all in 0..1, NaN if there is none."""
 
     name: str
     share: float
@@ -51,7 +51,7 @@ def signed(fraction: float | None) -> str:
 def format_table(dataset_classes: Sequence[str], confusion: np.ndarray, confusion_crf: np.ndarray | None) -> str:
     """The per-class table for a terminal: pixel share and IoU before and after the CRF, in per cent.
 
-    confusion, confusion_crf: int64 C×C, rows = truth; the latter None where no CRF ran.
+    confusion, confusion_crf: int64 C×C, rows = truth; the latter None if no CRF ran.
     The text is ASCII but for the class names, and ends without a newline.
     """
     scores = class_scores(dataset_classes, confusion, confusion_crf)

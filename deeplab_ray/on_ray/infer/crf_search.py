@@ -62,7 +62,7 @@ def search_crf(
 
 
 def spread(indices: Sequence[int], count: int) -> list[int]:
-    """`count` of the indices (all, where there are no more), at even distances."""
+    """`count` of the indices (all, if there are no more), at even distances."""
     count = min(len(indices), count)
     return [indices[number * len(indices) // count] for number in range(count)]
 
