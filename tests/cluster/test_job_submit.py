@@ -29,7 +29,7 @@ from deeplab_ray.scenes import draw as scenes
 from deeplab_ray.storage.location import locate
 
 # One process of pytest starts one head for all.
-pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.xdist_group("head")]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.xdist_group("ray")]
 
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -127,7 +127,7 @@ class Cluster:
         """`ray job submit … -- words`, with `changes` of the environment."""
         command = [str(BIN / "ray"), "job", "submit", "--address", f"http://127.0.0.1:{self.dashboard}"]
         command += ["--working-dir", str(REPOSITORY), "--", *words]
-        return subprocess.run(command, capture_output=True, text=True, env=self.environment | changes, timeout=300)
+        return subprocess.run(command, capture_output=True, text=True, env=self.environment | changes, timeout=600)
 
     def has(self, kind: str, state: str) -> bool:
         """Whether there are "actors", "placement-groups" or "nodes" in the state."""

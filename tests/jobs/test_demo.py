@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 # Beside the trainings of the other process of pytest, its Ray would not start within the half minute that Ray gives.
-# With the other tests that start a Ray of their own, one after another.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("head")]
+# With all others that start a Ray: two at a time would starve each other on two cores.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 JOB = Path(__file__).parents[2] / "jobs" / "demo.py"
 
