@@ -68,8 +68,11 @@ def test_a_broken_record_is_refused_with_a_way_out(tmp_path: Path, text: str) ->
 
 def test_where_a_run_comes_from_survives_json() -> None:
     data = runs.DataRecord("s3://data/scenes", "train", "scenes", 12, "0" * 64)
-    run = runs.Provenance(tiny.recipe(), tiny.resources(workers=2), data, weights_sha256="f" * 64)
+    run = runs.Provenance(
+        tiny.recipe(), tiny.resources(workers=2), data, weights_sha256="f" * 64, software=runs.Software.here()
+    )
     assert from_json(to_json(run), runs.Provenance) == run
+    assert run.software
     assert run.software.version == deeplab_ray.__version__
     assert run.software.python == platform.python_version()
     assert f"torch=={torch.__version__.partition('+')[0]}" in {
