@@ -1,4 +1,9 @@
-"""Image and label files' bytes ↔ arrays."""
+"""Image and label files' bytes ↔ arrays.
+
+An image is rightly decoded, or refused with a ValueError whose text is one short line: why. Importing this takes
+Pillow's own limit on an image's size away from the whole process: it warns or refuses by thresholds that no argument
+moves. `load` has a limit of ours, which is checked before the pixels take memory.
+"""
 
 import io
 
@@ -6,23 +11,66 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from deeplab_ray.errors import first_sentence
+
+MAX_PIXELS = 178_956_970
+"""Pixels that an image may have unless the caller allows more: what Pillow refuses above, too. Decoding takes up to
+11 bytes a pixel, 2 GB for one of this size."""
+
+# What Pillow decodes by itself, or by a library that it brings. Others run programs (EPS) or hold several pictures.
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000")
 _PNG_END = b"IEND\xaeB`\x82"
+# Pillow converts these to RGB as everybody does: CMYK as (1 − C)(1 − K), a palette by its colours, without alpha.
+_PLAIN_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
+# Of 16-bit grey. Signed ones have mode I.
+_WIDE_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+_ORIENTATION = 0x0112
+# What is to be done with the stored picture, by the orientation of EXIF.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+Image.MAX_IMAGE_PIXELS = None
 
 
-def decode_image(data: bytes) -> NDArray[np.uint8]:
-    """An image file's bytes → uint8 RGB H×W×3. ValueError with a short reason if unreadable or truncated."""
-    image = load(data)
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(f"image has more than 8 bits a channel (mode {image.mode})")
-    return np.asarray(image.convert("RGB"))
+def decode_image(data: bytes, upright: bool = False, max_pixels: int | None = MAX_PIXELS) -> NDArray[np.uint8]:
+    """An image file's bytes → uint8 RGB H×W×3.
+
+    Of 16 bits a channel the upper 8 are kept. Alpha is dropped, and the colours below it show; so is a colour profile.
+
+    With `upright` the picture is turned and mirrored as its EXIF orientation says, so that H×W is its size as people
+    and viewers see it, and whatever is predicted for it lies on it there. Without, it is as the file stores it, which
+    is what the labels of a prepared set were checked against (a TIFF is turned in both cases: Pillow does so).
+
+    Raises ValueError with a short reason: unreadable or truncated; no image in a format that is read; more than
+    `max_pixels` (None: no limit); an animation or several pages; channels of float, of 32 bits or signed; Lab colours.
+    """
+    image = load(data, max_pixels)
+    turn = _turn(image) if upright else None
+    image = _eight_bits(image)
+    if image.mode not in _PLAIN_MODES:
+        raise ValueError(f"image has colours of another kind than RGB, grey or CMYK (mode {image.mode})")
+    # With it Pillow warns that the alpha of a palette goes.
+    image.info.pop("transparency", None)
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    return np.asarray(image if turn is None else image.transpose(turn))
 
 
 def decode_label(data: bytes) -> NDArray[np.uint8]:
     """An 8-bit single-channel PNG of train ids, as `encode_label` writes it → uint8 H×W.
 
-    Raises ValueError with a short reason if it is unreadable, truncated or another kind of file.
+    Raises ValueError with a short reason if it is unreadable, truncated or another kind of file. A label as large as
+    its image was allowed to be has been read before, so there is no limit here.
     """
-    image = load(data)
+    image = load(data, max_pixels=None)
     if image.format != "PNG" or image.mode != "L":
         raise ValueError(f"label is {image.format} of mode {image.mode}, not an 8-bit single-channel PNG")
     return np.asarray(image)
@@ -36,16 +84,80 @@ def encode_label(label: NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
-def load(data: bytes) -> Image.Image:
-    """An image file's bytes → the image, decoded to its end. ValueError with a short reason if that fails."""
+def load(data: bytes, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
+    """An image file's bytes → the image, decoded to its end, as the file stores it.
+
+    Raises ValueError with a short reason: unreadable or truncated; no image in a format that is read; more than
+    `max_pixels` (None: no limit), before they take memory; an animation or several pages.
+    """
+    if not data:
+        raise ValueError("not an image: the file is empty")
     try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.UnidentifiedImageError:
-        raise ValueError(f"not an image ({len(data)} bytes)") from None
+        raise ValueError(f"not an image in a format that is read ({len(data)} bytes)") from None
     except Exception as error:  # broken bytes raise almost anything in Pillow's decoders
-        raise ValueError(f"unreadable: {error}") from error
+        raise _unreadable(error) from error
+    width, height = image.size
+    if max_pixels is not None and width * height > max_pixels:
+        raise ValueError(
+            f"image is {width}×{height} = {_millions(width * height)} megapixels, above the limit of "
+            f"{_millions(max_pixels)}: raise --max-megapixels"
+        )
+    try:
+        frames = _frames(image)
+        if frames == 1:
+            image.load()
+    except MemoryError:
+        raise ValueError(f"image of {width}×{height} pixels needs more memory than there is") from None
+    except Exception as error:
+        raise _unreadable(error) from error
+    if frames != 1:
+        kind = "a file of {} pages" if image.format == "TIFF" else "an animation of {} frames"
+        raise ValueError(f"image is {kind.format(frames)}, not a still picture")
     # Pillow does without the end.
     if image.format == "PNG" and data.rfind(_PNG_END) < 0:
         raise ValueError(f"unreadable: PNG of {len(data)} bytes is truncated")
     return image
+
+
+def _unreadable(error: Exception) -> ValueError:
+    return ValueError(f"unreadable: {first_sentence(str(error)) or type(error).__name__}")
+
+
+def _millions(pixels: int) -> str:
+    return f"{pixels / 1e6:.1f}" if pixels < 10_000_000 else f"{pixels / 1e6:.0f}"
+
+
+def _frames(image: Image.Image) -> int:
+    """Frames or pages; 1 for a photograph to which a camera or phone added other pictures (format MPO): the first."""
+    return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The image itself, or of grey with 9 to 16 bits the upper 8. ValueError for other numbers than these.
+
+    Of colours with 16 bits Pillow keeps the upper 8 when it reads them (of a PPM file it rounds).
+    """
+    # Mode I is 32 bits, signed; but a PGM file's values, whatever their largest, come as 0..65535.
+    if image.mode in _WIDE_MODES or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        values, bits = np.asarray(image), 16
+        tags = getattr(image, "tag_v2", {})
+        if image.format == "TIFF":
+            bits = tags[_TIFF_BITS][0]
+        if image.format == "TIFF" and tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            values = 2**bits - 1 - values
+        return Image.fromarray((values >> (bits - 8)).astype(np.uint8))
+    if image.mode.startswith("I"):
+        raise ValueError(f"image has more than 16 bits a channel, or signed ones (mode {image.mode})")
+    if image.mode.startswith("F"):
+        raise ValueError(f"image has floating-point channels (mode {image.mode})")
+    return image
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """How a loaded image is to be turned to stand upright, by its EXIF data (or XMP, if EXIF does not say)."""
+    try:
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # broken EXIF data, like broken bytes; viewers show such a picture as it is stored
+        return None

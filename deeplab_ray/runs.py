@@ -14,13 +14,15 @@ import subprocess
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import deeplab_ray
-from deeplab_ray.config.io import from_dict
+from deeplab_ray.config.io import as_dict, from_dict
 from deeplab_ray.config.recipe import Recipe
 from deeplab_ray.config.resources import TrainingResources
 from deeplab_ray.config.scoring import ScoringConfig
 from deeplab_ray.errors import UserError, quote
+from deeplab_ray.labels import ClassTable
 from deeplab_ray.shards import Split
 from deeplab_ray.storage.location import Location, locate
 
@@ -90,6 +92,29 @@ class Provenance:
     software: Software | None = None
 
 
+@dataclass(frozen=True)
+class CheckpointMeta:
+    """What checkpoint.json says about a checkpoint."""
+
+    run: Provenance
+    iteration: int
+    """Number of updates done."""
+    classes: ClassTable
+    """What it predicts."""
+    history: list[dict[str, float]]
+    """What was logged so far: iteration, loss, learning_rate, images_per_s, and miou if it was measured."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of the run."""
+        return self.run.recipe
+
+    def to_json(self) -> str:
+        """Return the text of checkpoint.json."""
+        fields = {"run": as_dict(self.run), "iteration": self.iteration, **self.classes.to_json()}
+        return json.dumps(fields | {"history": self.history})
+
+
 def is_checkpoint(location: Location) -> bool:
     """Return whether the folder is itself a checkpoint."""
     return (location / META).exists()
@@ -126,6 +151,32 @@ def latest(run: Location) -> Location | None:
     except (ValueError, KeyError) as error:
         raise UserError(f"{run / SNAPSHOT} is broken ({error}): give a checkpoint's folder (ckpt_…) itself") from None
     return run / newest["checkpoint_dir_name"] if newest else None
+
+
+def read_meta(location: Location) -> CheckpointMeta:
+    """Read the checkpoint.json of the checkpoint at `location`. Raises UserError if there is none, or it is broken."""
+    file = location / META
+    try:
+        fields: dict[str, Any] = json.loads(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"no checkpoint at {location}: give the folder of a checkpoint (ckpt_…) or of a training run"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{file} is not JSON ({error}): the checkpoint is broken, take another") from None
+    if missing := {"run", "iteration", "classes", "history"} - set(fields):
+        raise UserError(
+            f"{file} has no {min(missing)!r}: the checkpoint is broken or of an earlier version, take another"
+        )
+    try:
+        classes = ClassTable.from_json(fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{file} has no table of classes ({quote(error)}): it is of an earlier version, take another"
+        ) from None
+    return CheckpointMeta(
+        from_dict(fields["run"], Provenance, str(file)), fields["iteration"], classes, fields["history"]
+    )
 
 
 def read_scoring(checkpoint: Location) -> ScoringConfig:

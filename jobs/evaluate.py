@@ -43,6 +43,12 @@ class Args:
     checkpoint's recipe."""
     precision: Precision | None = None
     """Arithmetic of the network; unset: as it was trained."""
+    figure5: str = ""
+    """Name of a class whose score and belief maps the report shows, before the CRF and after each iteration, as in
+    figure 5 of the paper. Empty: none."""
+    max_errors: str = "1%"
+    """Images that may fail, a number or a share; more of them end the job with exit code 1, after the report of all
+    others is written. The report lists them."""
 
 
 def _crf(choice: str) -> CRFParams | Literal["checkpoint"] | None:
@@ -70,23 +76,31 @@ def main() -> dict[str, Any]:
     check_inputs(args.checkpoint, args.data, args.split)
     session.set_environment()
     from deeplab_ray.on_ray.infer import evaluate as evaluation
+    from deeplab_ray.on_ray.infer.work import Allowance
     from deeplab_ray.report import format_table
 
+    allowance = Allowance.parse(args.max_errors)
     output = args.output or evaluation.default_output(args.checkpoint, args.split)
     evaluation.check_output(output)
-    request = evaluation.check_request(args.checkpoint, args.data, args.split, crf, args.precision, args.scoring)
+    request = evaluation.check_request(
+        args.checkpoint, args.data, args.split, crf, args.precision, args.scoring, args.figure5
+    )
     session.start_ray()
-    result = evaluation.run(request, args.resources)
+    result = evaluation.run(request, args.resources, output=output)
     # Before anything can go wrong with writing.
     print(format_table(result.classes.names, result.confusion, result.confusion_crf), flush=True)
     report = evaluation.publish_report(result, output)
+    allowance.check(result.errors, result.images + len(result.errors), report)
     return {
         "images": result.images,
+        "errors": len(result.errors),
         "miou": result.miou,
         "miou_crf": result.miou_crf,
         "checkpoint": result.checkpoint,
         "report": report,
+        **evaluation.paper_measures(result),
         "seconds": round(result.seconds, 1),
+        "run": result.figures,
     }
 
 

@@ -39,14 +39,14 @@ def main() -> dict[str, Any]:
     from deeplab_ray.models import checkpoint
     from deeplab_ray.models.export import export
 
-    meta = checkpoint.read_meta(place)
+    meta = runs.read_meta(place)
     exported = export(checkpoint.load_model(place, meta.recipe.network, len(meta.classes)))
     output.write_bytes(exported.content)
     return {
         "checkpoint": place.uri,
         "output": output.uri,
         "bytes": len(exported.content),
-        "classes": list(meta.classes),
+        "classes": list(meta.classes.names),
         "largest_difference": exported.largest_difference,
         "labels_equal": exported.labels_equal,
     }

@@ -15,7 +15,7 @@ from tyro.conf import Positional
 from deeplab_ray import cli
 from deeplab_ray.errors import UserError
 from deeplab_ray.presets import lookup
-from deeplab_ray.presets.preset import class_names
+from deeplab_ray.presets.preset import class_table
 from deeplab_ray.storage.access import check_access
 from deeplab_ray.storage.location import locate
 
@@ -51,7 +51,7 @@ def main() -> dict[str, Any]:
             f"the classes of {preset.dataset} are not known here: give --dataset with one that jobs/prepare.py reads, "
             "such as voc12"
         )
-    classes = class_names(args.dataset or preset.dataset)
+    classes = class_table(args.dataset or preset.dataset)
     source = locate(args.file)
     check_access(read=[source], write_files=[locate(args.output) / "checkpoint.json"])
     network = dataclasses.replace(preset.recipe.network, weights=source.uri)

@@ -24,6 +24,8 @@ FLOORS = (
     "metrics",
     "augment",
     "shards",
+    "inputs",
+    "outputs",
     "runs",
     "scenes",
     "datasets",

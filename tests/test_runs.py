@@ -19,7 +19,7 @@ from deeplab_ray.storage.location import locate
 def write_meta_only(folder: Path, iteration: int) -> Path:
     """A checkpoint as far as finding it goes."""
     folder.mkdir(parents=True)
-    meta = checkpoint.CheckpointMeta(runs.Provenance(tiny.recipe()), iteration, ("sky", "road"), [])
+    meta = runs.CheckpointMeta(runs.Provenance(tiny.recipe()), iteration, tiny.classes(2), [])
     checkpoint.save(folder, torch.nn.Module(), torch.optim.SGD([torch.zeros(1)]), meta)
     return folder
 
@@ -36,7 +36,7 @@ def test_newest_checkpoint_of_a_run_is_the_one_that_ray_train_records(tmp_path: 
     write_meta_only(tmp_path / runs.checkpoint_name(1_000_500), 1_000_500)
     record(tmp_path, runs.checkpoint_name(1_000_000))
     for uri in (tmp_path, f"{tmp_path}/"):
-        assert checkpoint.read_meta(runs.find(str(uri))).iteration == 1_000_000
+        assert runs.read_meta(runs.find(str(uri))).iteration == 1_000_000
     assert runs.latest(locate(tmp_path)) == locate(tmp_path / "ckpt_1000000")
     assert runs.find(str(tmp_path / "ckpt_000020")).name == "ckpt_000020"
     assert runs.is_run(locate(tmp_path))

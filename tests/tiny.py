@@ -15,7 +15,7 @@ from deeplab_ray.labels import ClassTable
 from deeplab_ray.models import checkpoint as checkpoints
 from deeplab_ray.models.configs import DeepLabV2Config
 from deeplab_ray.models.networks import create
-from deeplab_ray.runs import Provenance
+from deeplab_ray.runs import CheckpointMeta, Provenance
 from deeplab_ray.training.optimizer import build_optimizer
 
 HEIGHT, WIDTH = 12, 20
@@ -68,7 +68,7 @@ def resources(**options: Any) -> TrainingResources:
     return TrainingResources(**{"log_every": 2, "validate_every": 0, "checkpoint_every": 2, **options})
 
 
-def checkpoint(folder: Path, recipe: Recipe, classes: tuple[str, ...]) -> Path:
+def checkpoint(folder: Path, recipe: Recipe, classes: ClassTable) -> Path:
     """A checkpoint in the existing `folder`, as if trained: from random weights, with scores far enough apart."""
     torch.manual_seed(0)
     network = create(recipe.network, len(classes))
@@ -76,6 +76,6 @@ def checkpoint(folder: Path, recipe: Recipe, classes: tuple[str, ...]) -> Path:
     with torch.no_grad():
         for classifier in network.classifiers():
             classifier.get_parameter("weight").mul_(4)
-    meta = checkpoints.CheckpointMeta(Provenance(recipe), 6, classes, [{"iteration": 6, "loss": 1.0}])
+    meta = CheckpointMeta(Provenance(recipe), 6, classes, [{"iteration": 6, "loss": 1.0}])
     checkpoints.save(folder, network, build_optimizer(network, recipe.solver), meta)
     return folder

@@ -26,6 +26,19 @@ def as_dict(config: Any) -> dict[str, Any]:
     return {name: as_dict(value) if dataclasses.is_dataclass(value) else value for name, value in values.items()}
 
 
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"solver": {"batch": 4}} → {"solver.batch": 4}."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
+
+
+def text(value: Any) -> str:
+    """Return a value as it stands in a sentence for the user."""
+    return "nothing" if value is None else str(list(value) if isinstance(value, tuple) else value)
+
+
 def from_json(text: str, kind: type[T], where: str = "config") -> T:
     """Build the dataclass `kind` from JSON text; keys that are left out keep their defaults.
 

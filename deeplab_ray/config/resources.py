@@ -57,6 +57,12 @@ class InferenceResources:
 
     gpus_per_predictor: float | None = None
     """GPUs of each actor with the network; unset: 1 if the cluster has GPUs, else 0 (predict on CPU)."""
+    predictors: int | None = None
+    """Number of actors with the network; unset: as many as the cluster holds."""
+    refiners: int | None = None
+    """Number of CRF actors, of one CPU each; unset: as many as the cluster holds."""
+    batch: int = 0
+    """Images of equal size that the network takes at a time; 0: one on a CPU, and found out by trial on a GPU."""
     autoscaling: bool = False
     """Count on nodes that the autoscaler will add: start with one actor of each kind, and grow with the cluster
     (without GPUs the network keeps one actor)."""
@@ -67,3 +73,7 @@ class InferenceResources:
             self.gpus_per_predictor is None or self.gpus_per_predictor >= 0,
             f"gpus_per_predictor {self.gpus_per_predictor} must not be negative; 0 predicts on CPU",
         )
+        for name in ("predictors", "refiners"):
+            number = getattr(self, name)
+            require(number is None or number >= 1, f"{name} {number} must be at least 1")
+        require(self.batch >= 0, f"batch {self.batch} must not be negative; 0 finds it out")

@@ -1,44 +1,22 @@
 """Checkpoints: folders with model.pt, optimizer.pt and checkpoint.json (see `runs` for where they lie)."""
 
 import io
-import json
 import pickle
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
 
-from deeplab_ray.config.io import as_dict, from_dict
 from deeplab_ray.config.network import NetworkConfig
-from deeplab_ray.config.recipe import Recipe
 from deeplab_ray.errors import UserError
 from deeplab_ray.models.network import Network
 from deeplab_ray.models.networks import create
 from deeplab_ray.models.weights.files import foreign
-from deeplab_ray.runs import META, Provenance
+from deeplab_ray.runs import META, CheckpointMeta, read_meta
 from deeplab_ray.storage.location import Location
 
 MODEL = "model.pt"
 OPTIMIZER = "optimizer.pt"
-
-
-@dataclass(frozen=True)
-class CheckpointMeta:
-    """What checkpoint.json says about a checkpoint."""
-
-    run: Provenance
-    iteration: int
-    """Number of updates done."""
-    classes: tuple[str, ...]
-    history: list[dict[str, float]]
-    """What was logged so far: iteration, loss, learning_rate, images_per_s, and miou if it was measured."""
-
-    @property
-    def recipe(self) -> Recipe:
-        """The recipe of the run."""
-        return self.run.recipe
 
 
 def save(folder: Path, network: nn.Module, optimizer: optim.Optimizer | None, meta: CheckpointMeta) -> None:
@@ -46,26 +24,7 @@ def save(folder: Path, network: nn.Module, optimizer: optim.Optimizer | None, me
     torch.save(network.state_dict(), folder / MODEL)
     if optimizer is not None:
         torch.save(optimizer.state_dict(), folder / OPTIMIZER)
-    (folder / META).write_text(json.dumps(as_dict(meta)), encoding="utf-8")
-
-
-def read_meta(location: Location) -> CheckpointMeta:
-    """Read the checkpoint.json of the checkpoint at `location`. Raises UserError if there is none, or it is broken."""
-    file = location / META
-    try:
-        fields: dict[str, Any] = json.loads(file.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(
-            f"no checkpoint at {location}: give the folder of a checkpoint (ckpt_…) or of a training run"
-        ) from None
-    except ValueError as error:
-        raise UserError(f"{file} is not JSON ({error}): the checkpoint is broken, take another") from None
-    if missing := {"run", "iteration", "classes", "history"} - set(fields):
-        raise UserError(
-            f"{file} has no {min(missing)!r}: the checkpoint is broken or of an earlier version, take another"
-        )
-    run = from_dict(fields["run"], Provenance, str(file))
-    return CheckpointMeta(run, fields["iteration"], tuple(fields["classes"]), fields["history"])
+    (folder / META).write_text(meta.to_json(), encoding="utf-8")
 
 
 def load_model(location: Location, config: NetworkConfig, classes: int) -> Network:

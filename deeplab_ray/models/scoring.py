@@ -6,6 +6,8 @@ Shapes: N images, C classes, H×W pixels, h×w cells.
 """
 
 import math
+import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -45,9 +47,41 @@ def score_image(
     network: Network, image: NDArray[np.uint8], device: torch.device, precision: str, options: ScoringConfig
 ) -> tuple[Tensor, Grid]:
     """Score one image, uint8 H×W×channels; return scores float32 C×h×w on the device and the grid that they lie on."""
+    scores, grid = score_batch(network, image[None], device, precision, options)
+    return scores[0], grid
+
+
+def score_batch(
+    network: Network, images: NDArray[np.uint8], device: torch.device, precision: str, options: ScoringConfig
+) -> tuple[Tensor, Grid]:
+    """Score images of one size, uint8 N×H×W×channels; return scores float32 N×C×h×w on the device and their grid."""
     with torch.inference_mode(), autocast(device, precision):
-        scores, grid = score_images(network, torch.from_numpy(image.copy())[None].to(device), options)
-    return scores[0].float(), grid
+        scores, grid = score_images(network, torch.from_numpy(images.copy()).to(device), options)
+    return scores.float(), grid
+
+
+def best_batch(score: Callable[[int], None], largest: int = 64) -> int:
+    """Find out how many images to score at a time: 1, 2, 4 … while they fit and each doubling saves 5 % of the time.
+
+    score: scores so many images, and raises torch.OutOfMemoryError if they do not fit. If one does not fit, it is 1.
+    """
+    best, fastest = 1, math.inf
+    count = 1
+    while count <= largest:
+        try:
+            score(count)  # the first call of a size also chooses its algorithms
+            started = time.perf_counter()
+            score(count)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            each = (time.perf_counter() - started) / count
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            break
+        if each > 0.95 * fastest:
+            break
+        best, fastest, count = count, each, 2 * count
+    return best
 
 
 def predict_labels(scores: Tensor, grid: Grid, height: int, width: int) -> NDArray[np.uint8]:

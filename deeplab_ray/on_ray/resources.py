@@ -1,10 +1,12 @@
 """What the Ray cluster has, and whether a job fits on it: checked before the job starts, instead of hanging later."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import ray
-from ray.data import ActorPoolStrategy
+from ray._private.state import available_resources_per_node
 
 from deeplab_ray.config.resources import InferenceResources, TrainingResources
 from deeplab_ray.errors import UserError
@@ -16,8 +18,28 @@ _SHARE = 0.25
 # On a small machine, with at most this many blocks of images, a second CRF actor takes longer to start than it saves.
 _WORTH_A_SECOND = 25
 
+# How long what a job that has ended held may take to come free.
+_COMES_FREE_S = 8.0
+
 Resources = Mapping[str, float]
 """A node's resources, by name."""
+_Plan = TypeVar("_Plan")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """How many workers a stage of inference has, and what each takes."""
+
+    size: int
+    cpus: float = 1.0
+    gpus: float = 0.0
+    growing: bool = False
+    """Whether it starts with one worker and grows up to `size` while images wait: the cluster grows along."""
+
+    @property
+    def needs(self) -> str:
+        """What one worker takes, as text."""
+        return f"{self.cpus:g} CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
 
 
 @dataclass(frozen=True)
@@ -30,11 +52,14 @@ class Pools:
     refiners: int
     refiner_cpus: float
     growing: bool = False
-    """Whether each pool starts with one actor and grows up to its number along with the cluster."""
 
-    def strategy(self, actors: int) -> ActorPoolStrategy:
-        """Return the strategy of a pool of `actors` actors."""
-        return ActorPoolStrategy(min_size=1, max_size=actors) if self.growing else ActorPoolStrategy(size=actors)
+    @property
+    def predict(self) -> Pool:
+        return Pool(self.predictors, self.predictor_cpus, self.predictor_gpus, self.growing)
+
+    @property
+    def refine(self) -> Pool:
+        return Pool(self.refiners, self.refiner_cpus, 0.0, self.growing)
 
 
 def gpus_for_one(asked: float | None, autoscaling: bool, flag: str) -> float:
@@ -92,24 +117,73 @@ def check_workers_fit(resources: TrainingResources) -> None:
     )
 
 
-def plan_pools(blocks: int, resources: InferenceResources) -> Pools:
-    """Plan pools that fill the cluster for inference on `blocks` blocks of images; see `fill`.
+def plan_pools(units: int, resources: InferenceResources) -> Pools:
+    """Plan pools that fill what is free of the cluster, for inference on so many units of images; see `fill`.
 
-    A cluster that grows by itself may be empty now: there, Ray Data asks for nodes while images wait. Raises UserError
-    as `gpus_for_one` and `fill` do.
+    A cluster that grows by itself may be empty now. Raises UserError as `gpus_for_one` and `fill` do, after a few
+    seconds if others hold what it has.
     """
     gpus = gpus_for_one(resources.gpus_per_predictor, resources.autoscaling, "--gpus-per-predictor")
     if resources.autoscaling:
-        return Pools(blocks if gpus else 1, 1, gpus, blocks, 1, growing=True)
-    return fill(_nodes(), blocks, gpus)
+        most = (resources.predictors or (units if gpus else 1), resources.refiners or units)
+        return Pools(most[0], 1, gpus, most[1], 1, growing=True)
+    return _free_enough(lambda nodes: fill(nodes, units, gpus, resources.predictors, resources.refiners))
 
 
-def fill(nodes: Sequence[Resources], blocks: int, gpus: float) -> Pools:
+def plan_refiners(units: int, resources: InferenceResources) -> Pool:
+    """Plan the pool of a job without a network: CRF actors on all CPUs that are free. Raises UserError as above."""
+    if resources.autoscaling:
+        return Pool(resources.refiners or units, growing=True)
+    return _free_enough(lambda nodes: fill_refiners(nodes, units, resources.refiners))
+
+
+def _free_enough(plan: Callable[[Sequence[Resources]], _Plan]) -> _Plan:
+    """Plan with what is free now. What a job that has just ended held comes free within seconds: wait for that."""
+    whole = plan(_nodes())
+    until = time.monotonic() + _COMES_FREE_S
+    while True:
+        try:
+            now = plan(_free())
+        except UserError as error:
+            if time.monotonic() > until:
+                raise UserError(
+                    f"other jobs hold the cluster ({_sum(_nodes())}, of which {_sum(_free())} are free): wait for "
+                    f"them, or add nodes ({error})"
+                ) from None
+        else:
+            if now == whole or time.monotonic() > until:
+                return now
+        time.sleep(0.25)
+
+
+def fill_refiners(nodes: Sequence[Resources], units: int, most: int | None = None) -> Pool:
+    """Fill the nodes with CRF actors of a whole CPU each, or a quarter if there is no whole one.
+
+    There are no more of them than units, and than `most`. Raises UserError, with the arithmetic, for `most` that do not
+    fit, and if none does.
+    """
+    for cpus in (1.0, _SHARE):
+        seats = sum(int(node.get("CPU", 0) / cpus + 1e-6) for node in nodes)
+        if seats:
+            if most and most > seats:
+                raise UserError(f"--refiners {most} need {most} × {cpus:g} CPU; the cluster has {_sum(nodes)}")
+            return Pool(min(seats, units, most or seats), cpus)
+    raise UserError(f"the cluster has {_sum(nodes)}; a CRF actor needs {_SHARE:g} CPU: add nodes")
+
+
+def fill(
+    nodes: Sequence[Resources],
+    blocks: int,
+    gpus: float,
+    most_predictors: int | None = None,
+    most_refiners: int | None = None,
+) -> Pools:
     """Fill the nodes: a predictor for each `gpus` GPUs (without GPUs, one per node of several CPUs), CRF actors on the
     remaining CPUs.
 
-    There are no more actors of a kind than blocks of images. Every node of several CPUs keeps one CPU free for reading;
-    if there is no such node, the cluster keeps one. An actor takes a whole CPU, or a quarter if there are too few.
+    There are no more actors of a kind than blocks of images, and no more than asked for (`most_…`), if that is said.
+    Every node of several CPUs keeps one CPU free for reading; if there is no such node, the cluster keeps one. An actor
+    takes a whole CPU, or a quarter if there are too few.
     Raises UserError, with the arithmetic, if not even that fits.
     """
     reserved = [CPUS_FOR_DATA if node.get("CPU", 0) >= 2 else 0.0 for node in nodes]
@@ -134,12 +208,21 @@ def fill(nodes: Sequence[Resources], blocks: int, gpus: float) -> Pools:
         predictors, refiners = min(predictors, blocks), min(refiners, blocks)
         if refiner_cpus < 1:
             refiners = min(refiners, 2 if blocks > _WORTH_A_SECOND else 1)
+        if (most_predictors or 0) > predictors or (most_refiners or 0) > refiners:
+            continue
+        predictors, refiners = most_predictors or predictors, most_refiners or refiners
         if any(reserved) and predictors and refiners and (best is None or predictors > best.predictors):
             best = Pools(predictors, predictor_cpus, gpus, refiners, refiner_cpus)
     if best is None:
         total = {name: sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")}
         on_gpu = f" and, on the same node, {gpus:g} GPU for a predictor" if gpus else ""
         held = f"{total['CPU']:g} CPU" + (f" and {total['GPU']:g} GPU" if gpus else "")
+        if most_predictors or most_refiners:
+            raise UserError(
+                f"the cluster has {held}, of which {CPUS_FOR_DATA:g} CPU must stay for reading: it cannot hold "
+                f"{most_predictors or 1} predictors{on_gpu} and {most_refiners or 1} CRF actors of at least {_SHARE:g} "
+                "CPU each: lower --predictors or --refiners, or add nodes"
+            )
         raise UserError(
             f"the cluster has {held}; inference needs {CPUS_FOR_DATA:g} CPU for reading, {_SHARE:g} each for a "
             f"predictor and a CRF actor{on_gpu}: add nodes, or pass --autoscaling if the cluster grows by itself"
@@ -149,3 +232,12 @@ def fill(nodes: Sequence[Resources], blocks: int, gpus: float) -> Pools:
 
 def _nodes() -> list[Resources]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _free() -> list[Resources]:
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    return [free for node, free in available_resources_per_node().items() if node in alive]
+
+
+def _sum(nodes: Sequence[Resources]) -> str:
+    return " and ".join(f"{sum(node.get(name, 0) for node in nodes):g} {name}" for name in ("CPU", "GPU"))

@@ -5,14 +5,15 @@ from dataclasses import dataclass, field
 from deeplab_ray import datasets
 from deeplab_ray.config.recipe import Recipe
 from deeplab_ray.config.resources import TrainingResources
+from deeplab_ray.labels import ClassTable
 
 Published = tuple[float | None, float | None]
 """Mean IoU in per cent before and after the CRF; None if none was published."""
 
 
-def class_names(dataset: str) -> tuple[str, ...]:
-    """Return the names of a dataset's classes. Raises UserError, listing the datasets, if there is no reader for it."""
-    return datasets.get(dataset).classes
+def class_table(dataset: str) -> ClassTable:
+    """Return a dataset's classes. Raises UserError, listing the datasets, if there is no reader for it."""
+    return datasets.get(dataset).table
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Preset:
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the dataset's classes. Raises UserError if there is no reader for it."""
-        return class_names(self.dataset)
+        return class_table(self.dataset).names
 
     @property
     def missing(self) -> str:

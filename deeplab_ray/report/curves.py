@@ -1,4 +1,4 @@
-"""The training curves: points and ticks of small charts, which the page's template draws as inline SVG.
+"""The training curves: points and ticks of small charts, which the page's templates draw as inline SVG.
 
 Drawn by hand and not by a plotting library, so that a line takes the page's colours in light, dark and print.
 """
@@ -74,8 +74,8 @@ def _curve(
     if not points:
         return None
     x, y = np.array(points, np.float64).T
-    x_steps = [step for step in _steps(max(last, 1)) if step == int(step)]
-    y_steps = _steps(float(y.max()) if y.max() > 0 else 1.0)
+    x_steps = [step for step in steps(0, max(last, 1)) if step == int(step)]
+    y_steps = steps(0, float(y.max()) if y.max() > 0 else 1.0)
     x_top, y_top = max(last, 1), max(y_steps[-1], float(y.max()))
 
     def across(value: float) -> float:
@@ -102,11 +102,11 @@ def _curve(
     )
 
 
-def _steps(top: float) -> list[float]:
-    """Round numbers from 0 to at least `top`, four to six of them."""
-    power = 10.0 ** math.floor(math.log10(top / 4))
-    step = next(power * unit for unit in (1, 2, 2.5, 5, 10) if power * unit * 5 >= top)
-    return [step * i for i in range(math.ceil(top / step - 1e-9) + 1)]
+def steps(low: float, high: float) -> list[float]:
+    """Round numbers at even distances, a handful of them, the first at most `low`, the last at least `high` > low."""
+    power = 10.0 ** math.floor(math.log10((high - low) / 4))
+    step = next(power * unit for unit in (1, 2, 2.5, 5, 10) if power * unit * 5 >= high - low)
+    return [step * i for i in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)]
 
 
 def _running_mean(values: np.ndarray, window: int) -> np.ndarray:

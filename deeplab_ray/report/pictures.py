@@ -20,7 +20,10 @@ STRIPE = (70, 70, 70)
 
 @dataclass(frozen=True)
 class GalleryRow:
-    """One image (uint8 RGB H×W×3), its labels (uint8 H×W train ids; crf None if none ran), its mean IoU."""
+    """One image (uint8 RGB H×W×3), its labels (uint8 H×W train ids; crf None if none ran), its mean IoU.
+
+    Mean IoU is in 0..1, over the classes of the image's truth, so that images can be ranked and compared.
+    """
 
     id: str
     image: np.ndarray
@@ -41,10 +44,20 @@ class GalleryRow:
         """Mean IoU of the end result, after the CRF if it ran."""
         return self.miou if self.miou_crf is None else self.miou_crf
 
+    @property
+    def gain(self) -> float:
+        """What the CRF added to the mean IoU; NaN if it did not run or there is no score."""
+        return math.nan if self.miou_crf is None else self.miou_crf - self.miou
+
 
 def worst_first(rows: Sequence[GalleryRow]) -> list[GalleryRow]:
     """The rows by rising score; those without one (nothing but ignored pixels) last."""
     return sorted(rows, key=lambda row: math.inf if math.isnan(row.final) else row.final)
+
+
+def largest_loss_first(rows: Sequence[GalleryRow]) -> list[GalleryRow]:
+    """The rows that the CRF lowered, by rising gain."""
+    return sorted((row for row in rows if row.gain < 0), key=lambda row: row.gain)
 
 
 def label_picture(train_ids: np.ndarray, classes: ClassTable, width: int | None = None) -> Image.Image:
@@ -71,7 +84,12 @@ def data_uri(picture: Image.Image) -> str:
     else:
         picture.save(data, "JPEG", quality=85, optimize=True)
         kind = "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode('ascii')}"
+    return file_uri(data.getvalue(), kind)
+
+
+def file_uri(data: bytes, kind: str) -> str:
+    """The bytes of a picture file of this kind ("png", "jpeg") in a data URI."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def gallery_strip(

@@ -1,14 +1,28 @@
-"""Scores per class before and after the CRF, and how they are written."""
+"""Scores before and after the CRF, per class and of all, and how they are written.
+
+What the CRF gained is always taken over the classes of the truth, so that a stray pixel of another class does not move
+it; the mean IoU itself is the benchmarks' (see `deeplab_ray.metrics.mean_iou`).
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from deeplab_ray.metrics import iou, mean_iou, pixel_accuracy
+from deeplab_ray.metrics import (
+    frequency_weighted_iou,
+    iou,
+    mean_class_accuracy,
+    mean_iou,
+    mean_iou_of_truth,
+    pixel_accuracy,
+)
 
-_ASCII = str.maketrans("–−", "--")
+_ASCII = str.maketrans({"–": "-", "−": "-", "→": "->"})
+_OF_TRUTH = "mean IoU of the truth's classes"
+VISIBLE = 5e-4
+"""A difference that is smaller is 0.0 points as the page writes it."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +36,26 @@ class ClassScore:
 
     @property
     def gain(self) -> float | None:
-        """What the CRF adds, None without a CRF."""
-        return None if self.crf is None else self.crf - self.network
+        """What the CRF adds: None without a CRF, NaN for a class that is not in the truth."""
+        if self.crf is None:
+            return None
+        return self.crf - self.network if self.share else math.nan
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One score of all classes, in 0..1, before and after the CRF (None without one)."""
+
+    name: str
+    network: float
+    crf: float | None
+    comparable: bool = True
+    """Whether both are taken over the same classes."""
+
+    @property
+    def gain(self) -> float | None:
+        """What the CRF adds, None without a CRF and if the two cannot be compared."""
+        return self.crf - self.network if self.crf is not None and self.comparable else None
 
 
 def class_scores(classes: Sequence[str], confusion: np.ndarray, confusion_crf: np.ndarray | None) -> list[ClassScore]:
@@ -33,6 +65,46 @@ def class_scores(classes: Sequence[str], confusion: np.ndarray, confusion_crf: n
     network = iou(confusion)
     crf = [None] * len(classes) if confusion_crf is None else iou(confusion_crf).tolist()
     return [ClassScore(*row) for row in zip(classes, shares.tolist(), network.tolist(), crf, strict=True)]
+
+
+def measures(confusion: np.ndarray, confusion_crf: np.ndarray | None) -> list[Measure]:
+    """Mean IoU, pixel accuracy, mean class accuracy and frequency-weighted IoU, from int64 C×C (rows = truth).
+
+    Mean IoU is the benchmarks'. Where pixels are called a class that is not in the truth, before or after the CRF, it
+    cannot be compared, and the mean over the classes of the truth follows it.
+    """
+
+    def measure(name: str, score: Callable[[np.ndarray], float], comparable: bool = True) -> Measure:
+        return Measure(name, score(confusion), None if confusion_crf is None else score(confusion_crf), comparable)
+
+    stray = confusion_crf is not None and ((confusion.sum(1) == 0) & ((confusion + confusion_crf).sum(0) > 0)).any()
+    return [
+        measure("mean IoU", mean_iou, not stray),
+        *([measure(_OF_TRUTH, mean_iou_of_truth)] if stray else []),
+        measure("pixel accuracy", pixel_accuracy),
+        measure("mean class accuracy", mean_class_accuracy),
+        measure("frequency-weighted IoU", frequency_weighted_iou),
+    ]
+
+
+def loss_by_crf(confusion: np.ndarray, confusion_crf: np.ndarray | None) -> str | None:
+    """Say so if the CRF lowered mean IoU, in a sentence without full stop; None if it did not or none ran."""
+    if confusion_crf is None:
+        return None
+    headline = mean_iou(confusion), mean_iou(confusion_crf)
+    before, after = mean_iou_of_truth(confusion), mean_iou_of_truth(confusion_crf)
+    if after < before:
+        return _lowered("mean IoU" if (before, after) == headline else _OF_TRUTH, before, after)
+    if headline[1] < headline[0]:
+        return f"{_lowered('mean IoU', *headline)}, though not over the truth's classes ({signed(after - before)})"
+    return None
+
+
+def _lowered(name: str, before: float, after: float) -> str:
+    loss = before - after
+    digits = 1 if loss >= VISIBLE else 2
+    points = percent(loss, digits) if loss >= VISIBLE / 10 else "less than 0.01"
+    return f"The CRF lowered {name} by {points} points ({percent(before, digits)} → {percent(after, digits)} %)"
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
@@ -52,24 +124,24 @@ def format_table(dataset_classes: Sequence[str], confusion: np.ndarray, confusio
     """The per-class table for a terminal: pixel share and IoU before and after the CRF, in per cent.
 
     confusion, confusion_crf: int64 C×C, rows = truth; the latter None if no CRF ran.
-    The text is ASCII but for the class names, and ends without a newline.
+    The first line says so if the CRF lowered mean IoU. The text is ASCII but for the class names, and ends without a
+    newline.
     """
     scores = class_scores(dataset_classes, confusion, confusion_crf)
-    rows = [(score.name, percent(score.share), score.network, score.crf) for score in scores]
-    totals = [
-        (name, "", measure(confusion), None if confusion_crf is None else measure(confusion_crf))
-        for name, measure in (("mean IoU", mean_iou), ("pixel accuracy", pixel_accuracy))
-    ]
-    width = max(len(name) for name, *_ in rows + totals)
+    totals = measures(confusion, confusion_crf)
+    width = max(len(name) for name in (*dataset_classes, *(measure.name for measure in totals)))
 
     def line(name: str, share: str, network: str, crf: str, gain: str) -> str:
         text = f"{name:<{width}}  {share:>8}  {network:>7}"
         return text if confusion_crf is None else f"{text}  {crf:>5}  {gain:>5}"
 
-    def numbers(name: str, share: str, network: float, crf: float | None) -> str:
-        gain = signed(None if crf is None else crf - network)
-        return line(name, *(cell.translate(_ASCII) for cell in (share, percent(network), percent(crf), gain)))
+    def numbers(score: ClassScore | Measure) -> str:
+        share = percent(score.share) if isinstance(score, ClassScore) else ""
+        cells = (share, percent(score.network), percent(score.crf), signed(score.gain))
+        return line(score.name, *(cell.translate(_ASCII) for cell in cells))
 
+    loss = loss_by_crf(confusion, confusion_crf)
     head = line("IoU in %", "pixels %", "network", "+ CRF", "gain")
     rule = "-" * len(head)
-    return "\n".join([head, rule, *(numbers(*row) for row in rows), rule, *(numbers(*row) for row in totals)])
+    lines = [head, rule, *(numbers(score) for score in scores), rule, *(numbers(measure) for measure in totals)]
+    return "\n".join([loss.translate(_ASCII), "", *lines] if loss else lines)

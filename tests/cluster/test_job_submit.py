@@ -225,7 +225,7 @@ def test_without_the_token_nothing_is_run(cluster: Cluster, tmp_path: Path) -> N
 
 def test_on_a_cluster_that_grows_jobs_wait_for_its_first_node(cluster: Cluster, prepared: Job, tmp_path: Path) -> None:
     assert prepared.returncode == 0
-    checkpoint = tiny.checkpoint(tmp_path, tiny.recipe(), datasets.get("scenes").classes)
+    checkpoint = tiny.checkpoint(tmp_path, tiny.recipe(), datasets.get("scenes").table)
     evaluate = (*EVALUATE, "--checkpoint", str(checkpoint), "--output", "s3://cluster/grown")
     cluster.lose_worker()
     refused = cluster.submit(*evaluate)

@@ -10,7 +10,7 @@ from fields import scene
 from tiny import png
 
 from deeplab_ray.crf import CRFParams
-from deeplab_ray.on_ray.infer.pipeline import Measurer
+from deeplab_ray.on_ray.infer.steps import Measure, Refine
 
 
 def scored_row(seed: int) -> dict[str, Any]:
@@ -20,26 +20,30 @@ def scored_row(seed: int) -> dict[str, Any]:
     scores = rng.normal(size=(11, 46, 61)).astype(np.float16)
     label = rng.integers(0, 11, (360, 480)).astype(np.uint8)
     return {
-        "index": seed,
+        "key": str(seed),
         "id": str(seed),
         "image": png(image),
         "label": png(label),
         "scores": scores.tobytes(),
-        "scores_shape": list(scores.shape),
+        "shape": scores.shape,
         "grid": "corners 8",
     }
 
 
 @pytest.mark.slow
 def test_memory_stays_flat_over_200_images(ray_cluster: None) -> None:
-    class Weighed(Measurer):
+    class Weighed:
+        def __init__(self, classes: int, params: CRFParams) -> None:
+            self.refined, self.measured = Refine(classes, params), Measure(classes)
+
         def refine(self, row: dict[str, Any]) -> int:
             """The process's own memory in MiB after one more image; what it shares with Ray's object store apart."""
-            assert np.frombuffer(self(row)["confusion_crf"], np.int64).sum() == 360 * 480
+            measured = self.measured.one(self.refined.one(row))["measured"]
+            assert measured["confusion_crf"].sum() == 360 * 480
             status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
             return int(next(line for line in status if line.startswith("RssAnon:")).split()[1]) // 1024
 
-    actor = ray.remote(Weighed).remote(11, CRFParams(4, 67, 3, 3, 3, 3), labels=False)  # type: ignore[attr-defined]
+    actor = ray.remote(Weighed).remote(11, CRFParams(4, 67, 3, 3, 3, 3))  # type: ignore[attr-defined]
     rows = [ray.put(scored_row(seed)) for seed in range(20)]
     held = ray.get([actor.refine.remote(rows[n % 20]) for n in range(200)])
     ray.kill(actor)

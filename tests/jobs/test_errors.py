@@ -136,7 +136,7 @@ def test_a_bad_pair_in_a_process_of_its_own(camvid: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_a_checkpoint_for_other_classes(prepared_scenes: str, tmp_path: Path) -> None:
-    stranger = tiny.checkpoint(tmp_path, tiny.recipe(), datasets.get("camvid").classes)
+    stranger = tiny.checkpoint(tmp_path, tiny.recipe(), datasets.get("camvid").table)
     said = mistake_apart("evaluate", "--checkpoint", str(stranger), "--data", prepared_scenes)
     assert said.startswith(f"the checkpoint {stranger} predicts 11 classes")
     assert "has 12 (scenes): evaluate on data of the same dataset" in said
@@ -144,7 +144,7 @@ def test_a_checkpoint_for_other_classes(prepared_scenes: str, tmp_path: Path) ->
 
 
 def test_a_checkpoint_whose_network_is_cut_off(prepared_scenes: str, tmp_path: Path, mistake: Mistake) -> None:
-    own = tiny.checkpoint(tmp_path, tiny.recipe(), datasets.get("scenes").classes)
+    own = tiny.checkpoint(tmp_path, tiny.recipe(), datasets.get("scenes").table)
     (own / "model.pt").write_bytes((own / "model.pt").read_bytes()[:1000])
     said = mistake("evaluate", "--checkpoint", str(own), "--data", prepared_scenes, "--output", str(tmp_path / "out"))
     assert said.startswith(f"{own}/model.pt cannot be read (")
@@ -152,7 +152,7 @@ def test_a_checkpoint_whose_network_is_cut_off(prepared_scenes: str, tmp_path: P
 
 
 def test_an_output_that_cannot_be(prepared_scenes: str, tmp_path: Path, mistake: Mistake) -> None:
-    own = tiny.checkpoint(tmp_path, tiny.recipe(), datasets.get("scenes").classes)
+    own = tiny.checkpoint(tmp_path, tiny.recipe(), datasets.get("scenes").table)
     arguments = ("--checkpoint", str(own), "--data", prepared_scenes, "--output", str(own / "model.pt"))
     assert mistake("evaluate", *arguments) == f"{own}/model.pt is a file: --output is a folder"
 
@@ -199,6 +199,6 @@ def test_scenes_over_the_labels_of_somebody_else(tmp_path: Path, mistake: Mistak
 
 
 def test_an_overlap_of_tiles_without_tiles(prepared_scenes: str, tmp_path: Path, mistake: Mistake) -> None:
-    own = tiny.checkpoint(tmp_path, tiny.recipe(), datasets.get("scenes").classes)
+    own = tiny.checkpoint(tmp_path, tiny.recipe(), datasets.get("scenes").table)
     said = mistake("evaluate", "--checkpoint", str(own), "--data", prepared_scenes, "--tile-overlap", "64")
     assert said == "--tile-overlap is for tiles: pass --tile, too, such as --tile 513"

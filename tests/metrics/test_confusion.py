@@ -5,7 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from deeplab_ray.metrics import confusion_matrix, iou, mean_iou, pixel_accuracy
+from deeplab_ray.metrics import (
+    class_accuracy,
+    confusion_matrix,
+    frequency_weighted_iou,
+    iou,
+    mean_class_accuracy,
+    mean_iou,
+    mean_iou_of_truth,
+    pixel_accuracy,
+)
 
 
 def looped(label: np.ndarray, prediction: np.ndarray, classes: int) -> list[list[int]]:
@@ -37,12 +46,19 @@ def test_figures_by_hand() -> None:
     assert np.isnan(iou(counts)[3:]).all()  # class 3 is predicted at the ignored pixel only, 4 nowhere
     assert mean_iou(counts) == pytest.approx(1 / 3)
     assert pixel_accuracy(counts) == pytest.approx(4 / 7)
+    assert class_accuracy(counts)[:3] == pytest.approx([2 / 3, 2 / 3, 0])
+    assert np.isnan(class_accuracy(counts)[3:]).all()
+    assert mean_class_accuracy(counts) == pytest.approx(4 / 9)
+    assert frequency_weighted_iou(counts) == pytest.approx((3 * 2 / 4 + 3 * 2 / 4 + 1 * 0) / 7)
 
 
-def test_class_predicted_but_never_true_scores_zero() -> None:
+def test_class_predicted_but_never_true_scores_zero_for_the_benchmark_and_does_not_count_in_comparisons() -> None:
     counts = confusion_matrix(np.zeros((2, 2), np.uint8), np.array([[0, 0], [0, 1]], np.uint8), 2)
     assert iou(counts) == pytest.approx([0.75, 0])
     assert mean_iou(counts) == pytest.approx(0.375)
+    assert mean_iou_of_truth(counts) == pytest.approx(0.75)
+    assert mean_class_accuracy(counts) == pytest.approx(0.75)
+    assert frequency_weighted_iou(counts) == pytest.approx(0.75)
 
 
 def test_matrices_of_images_add_up() -> None:
@@ -55,8 +71,9 @@ def test_matrices_of_images_add_up() -> None:
 def test_nothing_counted_scores_nan() -> None:
     counts = confusion_matrix(np.full((3, 3), 255, np.uint8), np.zeros((3, 3), np.uint8), 3)
     assert counts.sum() == 0
-    assert math.isnan(mean_iou(counts))
-    assert math.isnan(pixel_accuracy(counts))
+    for score in (mean_iou, mean_iou_of_truth, pixel_accuracy, mean_class_accuracy, frequency_weighted_iou):
+        assert math.isnan(score(counts))
+    assert np.isnan(class_accuracy(counts)).all()
 
 
 def test_refuses_what_cannot_be_compared() -> None:

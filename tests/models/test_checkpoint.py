@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 
 from deeplab_ray import runs
@@ -22,7 +23,7 @@ from deeplab_ray.training.step import train_step
 
 CONFIG = DeepLabV2Config("resnet18", "largefov", weights="random", input="caffe")
 SOLVER = SolverConfig(batch=2)
-NAMES = ("sky", "tree", "road")
+NAMES = tiny.classes(3)
 
 
 def network(seed: int, config: DeepLabV2Config = CONFIG) -> Network:
@@ -38,14 +39,14 @@ def step(model: Network, optimizer: torch.optim.Optimizer, number: int) -> None:
     train_step(model, optimizer, [(images, labels)])
 
 
-def meta(iteration: int, config: DeepLabV2Config = CONFIG) -> checkpoint.CheckpointMeta:
+def meta(iteration: int, config: DeepLabV2Config = CONFIG) -> runs.CheckpointMeta:
     run = runs.Provenance(
         Recipe(config, solver=SOLVER),
         TrainingResources(workers=2),
         train=runs.DataRecord("s3://data/camvid", "train", "camvid", 367, "0" * 64),
         weights_sha256="f" * 64,
     )
-    return checkpoint.CheckpointMeta(run, iteration, NAMES, [{"iteration": iteration, "loss": 1.5, "miou": 0.25}])
+    return runs.CheckpointMeta(run, iteration, NAMES, [{"iteration": iteration, "loss": 1.5, "miou": 0.25}])
 
 
 def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
@@ -61,7 +62,7 @@ def test_what_is_saved_comes_back(tmp_path: Path, batch_norm: BatchNorm) -> None
     step(model, optimizer, 1)
     checkpoint.save(tmp_path, model, optimizer, meta(1, config))
 
-    told = checkpoint.read_meta(locate(tmp_path))
+    told = runs.read_meta(locate(tmp_path))
     assert told == meta(1, config)
     loaded = checkpoint.load_model(locate(tmp_path), told.recipe.network, len(told.classes))
     assert same(loaded, model)
@@ -93,7 +94,7 @@ def test_places_without_checkpoint_are_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x", encoding="utf-8")
     for path in (tmp_path, tmp_path / "missing", tmp_path / "notes.txt"):
         with pytest.raises(UserError, match=r"no checkpoint at .*: give the folder of a checkpoint"):
-            checkpoint.read_meta(locate(path))
+            runs.read_meta(locate(path))
 
 
 def test_a_checkpoint_that_lost_a_part_is_refused_with_its_name(tmp_path: Path) -> None:
@@ -111,4 +112,4 @@ def test_a_checkpoint_that_lost_a_part_is_refused_with_its_name(tmp_path: Path) 
     for text, message in ((json.dumps(fields), r"has no 'classes'"), (told.read_text()[:50], r"is not JSON")):
         told.write_text(text)
         with pytest.raises(UserError, match=rf"checkpoint\.json {message}.*: the checkpoint is broken"):
-            checkpoint.read_meta(locate(tmp_path))
+            runs.read_meta(locate(tmp_path))

@@ -285,7 +285,7 @@ def test_a_set_of_a_dataset_that_nobody_here_knows_is_measured(tmp_path: Path) -
     split = open_split(out, "val")
     assert split.classes == ClassTable(("background", "thing"), ((0, 0, 0), (255, 0, 0)), (0, 255), ignore_value=254)
     (tmp_path / "checkpoint").mkdir()
-    trained = tiny.checkpoint(tmp_path / "checkpoint", tiny.recipe(), split.classes.names)
+    trained = tiny.checkpoint(tmp_path / "checkpoint", tiny.recipe(), split.classes)
     result = evaluate(str(trained), out, "val")
     assert result.confusion.sum(axis=1).tolist() == split.manifest.pixels
     assert [row.id for row in result.worst] == [row.id for row in sorted(result.worst, key=lambda row: row.miou)]

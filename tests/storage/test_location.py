@@ -1,5 +1,6 @@
 """Places on a disk and on S3: the same few things work on both."""
 
+import os
 import pickle
 import threading
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from deeplab_ray.errors import UserError
 from deeplab_ray.local.s3_server import EmbeddedS3
+from deeplab_ray.storage import location
 from deeplab_ray.storage.location import Location, locate
 
 
@@ -148,3 +150,55 @@ def test_a_whole_bucket_is_never_emptied(s3: EmbeddedS3) -> None:
     with pytest.raises(UserError, match="whole bucket"):
         locate("s3://storage").delete_tree()
     assert (locate("s3://storage") / "survivor").exists()
+
+
+def walked(folder: Location, exclude: Location | None = None) -> list[str]:
+    return sorted(name for page in folder.walk(exclude) for name in page)
+
+
+def test_all_below_a_folder_comes_in_pages(folder: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(location, "_PAGE", 5)
+    names = [f"{i % 3}/{i:02d}" for i in range(23)]
+    for name in (*names, "out/x", "outer/x", "deep/out/x", ".hidden", ".git/x", "deep/.git/deeper/x"):
+        (folder / name).write_bytes(b"")
+    assert walked(folder, folder / "out") == sorted([*names, "outer/x", "deep/out/x"])
+    assert walked(folder) == sorted([*names, "out/x", "outer/x", "deep/out/x"])
+    assert walked(folder, locate("s3://other/out")) == walked(folder, locate("/other/out")) == walked(folder)
+    assert all(len(page) <= 5 for page in folder.walk())
+    assert walked(folder / "out") == ["x"]
+
+
+def test_walking_nowhere(folder: Location, s3: EmbeddedS3) -> None:
+    if folder.is_s3:
+        assert walked(folder / "absent") == []
+    else:
+        with pytest.raises(FileNotFoundError):
+            walked(folder / "absent")
+    with pytest.raises(FileNotFoundError):
+        walked(locate("s3://there-is-no-such-bucket/x"))
+
+
+def test_folders_that_link_to_each_other_are_walked_once(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "file").touch()
+        for other in range(12):
+            (tmp_path / str(number) / f"to{other}").symlink_to(f"../{other}")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    assert walked(locate(tmp_path)) == sorted([*(f"{number}/file" for number in range(12)), "dangling"])
+
+
+def test_a_walk_finds_links_to_other_folders_by_the_same_path_each_time(tmp_path: Path) -> None:
+    for name in ("in/real/a", "out/b"):
+        locate(tmp_path / name).write_bytes(b"")
+    for link in ("z", "c", "real/link"):
+        (tmp_path / "in" / link).symlink_to(tmp_path / "out")
+    assert walked(locate(tmp_path / "in")) == ["c/b", "real/a"]
+
+
+def test_the_way_back_from_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    raw = os.fsencode(tmp_path) + b"/\xe9\xff"
+    Path(os.fsdecode(raw)).write_bytes(b"")
+    assert walked(locate(tmp_path)) == [r"\xe9\xff"]
+    assert os.fsencode(locate(tmp_path).local_path(r"\xe9\xff")) == raw
+    assert locate("/a").local_path("b/c") == "/a/b/c"

@@ -12,10 +12,11 @@ from deeplab_ray.config.io import as_dict
 from deeplab_ray.config.network import NetworkConfig
 from deeplab_ray.config.recipe import Recipe
 from deeplab_ray.errors import UserError
+from deeplab_ray.labels import ClassTable
 from deeplab_ray.models import checkpoint
 from deeplab_ray.models.weights.load import load
 from deeplab_ray.models.weights.mapping import Line
-from deeplab_ray.runs import META, Provenance, Software
+from deeplab_ray.runs import META, CheckpointMeta, Provenance, Software
 from deeplab_ray.storage.location import locate
 
 
@@ -55,7 +56,7 @@ class Imported:
         return sum(not line.tensor for line in self.report)
 
 
-def import_weights(recipe: Recipe, classes: tuple[str, ...], output: str) -> Imported:
+def import_weights(recipe: Recipe, classes: ClassTable, output: str) -> Imported:
     """Load `recipe.network.weights` into its network, and write a checkpoint of iteration 0 into the folder `output`.
 
     Raises UserError if the weights do not fit (see `load.load`) or the folder is not empty.
@@ -64,14 +65,12 @@ def import_weights(recipe: Recipe, classes: tuple[str, ...], output: str) -> Imp
     if place.exists() or place.files():
         raise UserError(f"{output} is not empty: give another --output")
     torch.manual_seed(recipe.seed)
-    loaded = load(recipe.network, len(classes), classes)
+    loaded = load(recipe.network, len(classes), classes.names)
     # Runs that start from the checkpoint must not look for the file again.
     own = dataclasses.replace(recipe, network=loaded.network.config)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        meta = checkpoint.CheckpointMeta(
-            Provenance(own, weights_sha256=loaded.sha256, software=Software.here()), 0, classes, []
-        )
+        meta = CheckpointMeta(Provenance(own, weights_sha256=loaded.sha256, software=Software.here()), 0, classes, [])
         checkpoint.save(folder, loaded.network, None, meta)
         # checkpoint.json comes last, since it makes the folder a checkpoint.
         for file in sorted(folder.iterdir(), key=lambda file: file.name == META):

@@ -11,6 +11,7 @@ from deeplab_ray.models import checkpoint
 from deeplab_ray.models.network import Network
 from deeplab_ray.models.networks import create
 from deeplab_ray.models.weights.mapping import CONVENTION, Line, Source, Wish, fill
+from deeplab_ray.runs import read_meta
 from deeplab_ray.storage.location import Location
 
 
@@ -23,7 +24,7 @@ def from_checkpoint(
     "auto", the checkpoint's conventions are taken, if its trunk was made from the same image classifier. Raises
     UserError if the rest does not fit.
     """
-    meta = checkpoint.read_meta(place)
+    meta = read_meta(place)
     with torch.device("meta"):
         theirs = create(meta.recipe.network, len(meta.classes))
     if theirs.config.channels != config.channels:
@@ -39,7 +40,7 @@ def from_checkpoint(
     }
     network = create(replace(config, **adopted), classes)
     state = checkpoint.read_tensors(place)
-    same = len(meta.classes) == classes if names is None else meta.classes == names
+    same = len(meta.classes) == classes if names is None else meta.classes.names == names
     serves = config.shares_classifier(theirs.config)
     classifiers = network.classifier_tensors()
     left: dict[str, str] = {}

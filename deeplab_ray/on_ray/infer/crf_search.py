@@ -2,16 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from deeplab_ray.config.resources import InferenceResources
 from deeplab_ray.crf.params import CRFParams
-from deeplab_ray.metrics import mean_iou
-from deeplab_ray.on_ray.infer import pipeline
+from deeplab_ray.errors import JobError
+from deeplab_ray.images import MAX_PIXELS
+from deeplab_ray.inputs import SplitInputs
+from deeplab_ray.metrics import mean_iou_of_truth
+from deeplab_ray.on_ray.infer.chain import Stage
 from deeplab_ray.on_ray.infer.checks import check_search_size
-from deeplab_ray.on_ray.infer.evaluate import open_checked, say
-from deeplab_ray.on_ray.resources import plan_pools
+from deeplab_ray.on_ray.infer.evaluate import open_checked
+from deeplab_ray.on_ray.infer.stages import Scorer, predict_stage, step
+from deeplab_ray.on_ray.infer.work import Todo, Work, find_todo, say
+from deeplab_ray.on_ray.resources import plan_pools, plan_refiners
+from deeplab_ray.outputs.journal import Done
+from deeplab_ray.outputs.stored import open_scores
 
 
 @dataclass(frozen=True)
@@ -20,7 +30,7 @@ class CRFTrial:
 
     params: CRFParams
     miou: float
-    """Mean IoU with the CRF, in 0..1."""
+    """Mean IoU with the CRF over the classes of the truth, in 0..1."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,7 @@ class CRFSearch:
 
     images: int
     before: float
-    """Mean IoU without the CRF, in 0..1."""
+    """The same without the CRF."""
     trials: list[CRFTrial]
     """Best first."""
 
@@ -45,20 +55,61 @@ def search_crf(
     Raises UserError for fewer than one image, and as `evaluate.open_checked` does. Ray must be initialised.
     """
     check_search_size(images)
+    resources = resources or InferenceResources()
     split, place, meta = open_checked(checkpoint_uri, data, split_name)
+    inputs, classes = SplitInputs(split, labelled_only=True), len(split.classes)
+    scorer = Scorer.of(place, meta.recipe, classes, resources.batch)
+    todo = some(find_todo(inputs), images)
+    pools = plan_pools(len(todo), resources)
     grid = coarse_grid(meta.recipe.crf)
-    indices = spread(split.labelled(), images)
-    pools = plan_pools(pipeline.blocks(len(indices)), resources or InferenceResources())
-    recipe = meta.recipe
-    scorer = pipeline.Scorer(place, recipe.network, len(split.classes), recipe.precision, recipe.scoring)
-    rows = pipeline.score(pipeline.read(split, indices), scorer, pools)
-    rows = pipeline.try_crfs(rows, len(split.classes), grid, pools)
-    classes = len(split.classes)
-    total = np.zeros((1 + len(grid), classes, classes), np.int64)
-    for row in pipeline.iterate_once(rows, len(indices), say):
-        total += np.frombuffer(row["confusions"], np.int64).reshape(total.shape)
-    trials = [CRFTrial(params, mean_iou(matrix)) for params, matrix in zip(grid, total[1:], strict=True)]
-    return CRFSearch(len(indices), mean_iou(total[0]), sorted(trials, key=lambda trial: -trial.miou))
+    stages = [
+        predict_stage(inputs, scorer, pools.predict, MAX_PIXELS),
+        Stage("try CRFs", (step("TryCRFs", classes, grid),), pools.refine),
+    ]
+    return _search(stages, todo, grid)
+
+
+def search_stored(
+    scores_uri: str, params: CRFParams, images: int, resources: InferenceResources | None = None
+) -> CRFSearch:
+    """The same on scores that jobs/predict.py stored (format "scores") with their labels: no network runs.
+
+    params: the centre of the grid. Images without a label are failed ones. Raises UserError for fewer than one image,
+    and if there are no scores. Ray must be initialised.
+    """
+    check_search_size(images)
+    inputs = open_scores(scores_uri)
+    todo = some(find_todo(inputs), images)
+    grid = coarse_grid(params)
+    pool = plan_refiners(len(todo), resources or InferenceResources())
+    stages = [Stage("try CRFs", (step("ReadScores", inputs), step("TryCRFs", None, grid)), pool)]
+    return _search(stages, todo, grid)
+
+
+def _search(stages: list[Stage], todo: Todo, grid: list[CRFParams]) -> CRFSearch:
+    total: NDArray[np.int64] | None = None
+    errors: list[Done] = []
+    with Work(stages) as work:
+        for done, _ in work.run(todo, 1):
+            if done.stage is not None:
+                errors.append(done)
+                continue
+            confusions: NDArray[Any] = done.measured["confusions"]
+            if total is not None and total.shape != confusions.shape:
+                raise JobError(f"{done.id} has scores of another number of classes: store those of one network apart")
+            total = confusions.copy() if total is None else total + confusions
+    if total is None:
+        raise JobError(f"all {len(todo)} images failed, the first: {errors[0].id}: {errors[0].reason}")
+    for done in errors:
+        say(f"left out: {done.id}: {done.reason}")
+    trials = [CRFTrial(params, mean_iou_of_truth(matrix)) for params, matrix in zip(grid, total[1:], strict=True)]
+    ranked = sorted(trials, key=lambda trial: -trial.miou)
+    return CRFSearch(len(todo) - len(errors), mean_iou_of_truth(total[0]), ranked)
+
+
+def some(todo: Todo, count: int) -> Todo:
+    """So many of the images, at even distances."""
+    return replace(todo, keys=todo.keys.take(pa.array(spread(range(len(todo)), count), pa.int64())), ids=None)
 
 
 def spread(indices: Sequence[int], count: int) -> list[int]:

@@ -22,7 +22,6 @@ from deeplab_ray.config.network import NetworkConfig
 from deeplab_ray.config.recipe import Recipe
 from deeplab_ray.config.resources import TrainingResources
 from deeplab_ray.errors import JobError, UserError
-from deeplab_ray.models import checkpoint
 from deeplab_ray.models.weights.load import load
 from deeplab_ray.models.weights.start import is_file
 from deeplab_ray.on_ray.ingest import training_samples
@@ -67,7 +66,7 @@ def run(request: Request, callbacks: tuple[ray.train.UserCallback, ...] = ()) ->
     for change in changes:
         print(f"going on with another schedule: it had {change}", flush=True)
     newest = runs.latest(place) if request.resume else None
-    if newest and checkpoint.read_meta(newest).iteration >= recipe.solver.iterations:
+    if newest and runs.read_meta(newest).iteration >= recipe.solver.iterations:
         return _result(place, recipe)
     check_workers_fit(resources)
     if not newest:
@@ -145,14 +144,14 @@ def _started(output: Location) -> Provenance | None:
     """How the run at `output` began: by its newest checkpoint, or before the first one by its record."""
     newest = runs.latest(output)
     if newest:
-        return checkpoint.read_meta(newest).run
+        return runs.read_meta(newest).run
     return load_config((output / runs.RUN).uri, Provenance) if (output / runs.RUN).exists() else None
 
 
 def _result(output: Location, recipe: Recipe) -> TrainingResult:
     """Return the outcome of the run at `output`. Raises UserError if it ended early because its loss was not finite."""
     last = runs.latest(output)
-    meta = checkpoint.read_meta(last) if last else None
+    meta = runs.read_meta(last) if last else None
     if last is None or meta is None or meta.iteration < recipe.solver.iterations:
         kept = f"; the last good checkpoint is {last}" if last else ""
         raise UserError(
@@ -206,7 +205,7 @@ def _dataset_factory(plan: RunPlan) -> Callable[[], ray.data.Dataset]:
 
     def make() -> ray.data.Dataset:
         newest = runs.latest(plan.output)
-        start = checkpoint.read_meta(newest).iteration if newest else 0
+        start = runs.read_meta(newest).iteration if newest else 0
         return training_samples(plan.train, plan.recipe, plan.resources.workers, start)
 
     return make

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from deeplab_ray.config.io import as_dict
+from deeplab_ray.config.io import as_dict, flat, text
 from deeplab_ray.errors import UserError
 from deeplab_ray.runs import DataRecord, Provenance
 
@@ -20,7 +20,7 @@ def check_same_run(asked: Provenance, started: Provenance, output: str) -> list[
 
     The schedule may change: its differences are returned, as text for the user. Resources may change without notice.
     """
-    theirs, ours = _flat(as_dict(started.recipe)), _flat(as_dict(asked.recipe))
+    theirs, ours = flat(as_dict(started.recipe)), flat(as_dict(asked.recipe))
     changed: list[str] = []
     refused: list[str] = []
     for name in sorted(ours.keys() | theirs.keys()):
@@ -28,7 +28,7 @@ def check_same_run(asked: Provenance, started: Provenance, output: str) -> list[
         # The run goes on with its own weights, which also decide what is "auto" now.
         if before == now or name in _LATER or name == "network.weights" or (name.startswith("network.") and _open(now)):
             continue
-        (changed if name in _SCHEDULE else refused).append(f"{name} {_text(before)}, not {_text(now)}")
+        (changed if name in _SCHEDULE else refused).append(f"{name} {text(before)}, not {text(now)}")
     for what in ("train", "validation"):
         refused += _data(what, getattr(asked, what), getattr(started, what))
     if refused:
@@ -49,15 +49,3 @@ def _data(what: str, asked: DataRecord | None, started: DataRecord | None) -> li
         f"{what} data of digest {started.digest[:12]} ({started.uri}, {started.images} images), not "
         f"{asked.digest[:12]} ({asked.uri}, {asked.images} images)"
     ]
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"solver": {"batch": 4}} → {"solver.batch": 4}."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
-
-
-def _text(value: Any) -> str:
-    return "nothing" if value is None else str(list(value) if isinstance(value, tuple) else value)

@@ -26,7 +26,7 @@ from deeplab_ray.models.weights.load import load
 from deeplab_ray.on_ray.ingest import FetchCrops
 from deeplab_ray.on_ray.train.plan import RunPlan
 from deeplab_ray.on_ray.train.progress import Progress
-from deeplab_ray.runs import checkpoint_name
+from deeplab_ray.runs import CheckpointMeta, checkpoint_name
 from deeplab_ray.training.optimizer import build_optimizer, set_rate
 from deeplab_ray.training.schedule import learning_rate
 from deeplab_ray.training.step import class_weights, sum_over_workers, train_step
@@ -100,7 +100,7 @@ def train_worker(loop_config: dict[str, Any]) -> None:
             continue
         metrics |= progress.checkpoint(done, confusion)
         with tempfile.TemporaryDirectory() as folder:
-            meta = checkpoint.CheckpointMeta(plan.run, done, plan.train.classes.names, progress.history)
+            meta = CheckpointMeta(plan.run, done, plan.train.classes, progress.history)
             checkpoint.save(Path(folder), network, optimizer, meta)
             ray.train.report(
                 metrics,

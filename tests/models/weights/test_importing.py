@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 import torchvision
 
@@ -19,7 +20,7 @@ from deeplab_ray.models.weights.load import load
 from deeplab_ray.storage.location import locate
 
 JOB = Path(__file__).parents[3] / "jobs" / "import_weights.py"
-VOC = tuple(f"class {k}" for k in range(21))
+VOC = tiny.classes(21)
 
 
 def resnet18(weights: Path | str) -> DeepLabV2Config:
@@ -31,7 +32,7 @@ def test_imported_weights_are_a_checkpoint(tmp_path: Path) -> None:
     recipe = Recipe(resnet18(tmp_path / "resnet18.pth"), seed=3)
     imported = import_weights(recipe, VOC, str(tmp_path / "out"))
     place = runs.find(str(tmp_path / "out"))
-    meta = checkpoint.read_meta(place)
+    meta = runs.read_meta(place)
     model = checkpoint.load_model(place, meta.recipe.network, len(meta.classes))
     assert (meta.iteration, meta.classes, meta.recipe.seed) == (0, VOC, 3)
     assert meta.recipe.network == imported.network == model.config
@@ -40,7 +41,7 @@ def test_imported_weights_are_a_checkpoint(tmp_path: Path) -> None:
     assert meta.run.train is None
     assert (imported.left, imported.unused) == (2, 2)
     assert imported.taken == len(model.state_dict()) - 4
-    again = load(resnet18(tmp_path / "out"), 21, VOC).network
+    again = load(resnet18(tmp_path / "out"), 21, VOC.names).network
     assert all(torch.equal(t, model.state_dict()[name]) for name, t in again.state_dict().items())
     with pytest.raises(UserError, match="is not empty"):
         import_weights(recipe, VOC, str(tmp_path / "out"))
@@ -73,7 +74,7 @@ def test_the_job_reports_every_tensor(tmp_path: Path) -> None:
         "head.classifiers.0.weight",
         "head.classifiers.0.bias",
     ]
-    assert checkpoint.read_meta(locate(tmp_path / "out")).classes == tuple(datasets.get("scenes").classes)
+    assert runs.read_meta(locate(tmp_path / "out")).classes == datasets.get("scenes").table
 
 
 def test_nothing_is_written_of_weights_that_do_not_fit(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """Checkpoints become other networks: what is taken, what starts anew, what is refused."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from torch import Tensor, nn
 
@@ -16,9 +18,9 @@ from deeplab_ray.models.configs import DeepLabV2Config, FCNConfig, Head
 from deeplab_ray.models.heads import fcn
 from deeplab_ray.models.networks import create
 from deeplab_ray.models.weights.load import Loaded, load
-from deeplab_ray.runs import Provenance
+from deeplab_ray.runs import CheckpointMeta, Provenance
 
-VOC = tuple(f"class {k}" for k in range(21))
+VOC = tiny.classes(21).names
 OTHERS = tuple(f"other class {k}" for k in range(21))
 STATISTICS = ("running_mean", "running_var")
 
@@ -33,7 +35,7 @@ def saved(folder: Path, config: NetworkConfig, classes: tuple[str, ...] = VOC) -
         elif name.endswith("num_batches_tracked"):
             tensor.fill_(7)
     folder.mkdir()
-    meta = checkpoint.CheckpointMeta(Provenance(Recipe(network.config)), 9, classes, [])
+    meta = CheckpointMeta(Provenance(Recipe(network.config)), 9, replace(tiny.classes(len(classes)), names=classes), [])
     checkpoint.save(folder, network, None, meta)
     return network.state_dict()
 

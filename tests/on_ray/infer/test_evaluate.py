@@ -16,12 +16,15 @@ from deeplab_ray.config.scoring import ScoringConfig
 from deeplab_ray.crf import DenseCRF
 from deeplab_ray.errors import UserError
 from deeplab_ray.images import decode_image, decode_label
+from deeplab_ray.labels import ClassTable
 from deeplab_ray.metrics import mean_iou
 from deeplab_ray.models.checkpoint import load_model
 from deeplab_ray.models.scoring import score_images
-from deeplab_ray.on_ray.infer import pipeline
 from deeplab_ray.on_ray.infer.crf_search import coarse_grid, format_crf_search, search_crf, spread
 from deeplab_ray.on_ray.infer.evaluate import evaluate, publish_report
+from deeplab_ray.on_ray.infer.stage import Row
+from deeplab_ray.on_ray.infer.work import Work
+from deeplab_ray.outputs.journal import Done
 from deeplab_ray.shards import Manifest, Split, open_split, write_shard
 from deeplab_ray.storage.location import locate
 
@@ -31,7 +34,7 @@ RECIPE = tiny.recipe()
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A checkpoint of a network for scenes, whose random scores differ from place to place."""
-    return str(tiny.checkpoint(tmp_path_factory.mktemp("checkpoint"), RECIPE, datasets.get("scenes").classes))
+    return str(tiny.checkpoint(tmp_path_factory.mktemp("checkpoint"), RECIPE, datasets.get("scenes").table))
 
 
 def count(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
@@ -53,10 +56,16 @@ def directly(checkpoint: str, data: str) -> tuple[np.ndarray, np.ndarray, dict[s
             scores = model(torch.from_numpy(image.copy())[None])
             probabilities = model.grid.to_image(scores, *truth.shape).softmax(1)[0].numpy()
         matrix = count(truth, probabilities.argmax(0), classes)
-        each[sample.id] = mean_iou(matrix)
+        each[sample.id] = of_truth(matrix)
         before += matrix
         after += count(truth, DenseCRF(RECIPE.crf).refine(image, probabilities).argmax(0), classes)
     return before, after, each
+
+
+def of_truth(matrix: np.ndarray) -> float:
+    """Mean IoU over the classes of the truth."""
+    hits, true, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    return float(np.mean([h / (t + p - h) for h, t, p in zip(hits, true, predicted, strict=True) if t]))
 
 
 def assert_nearly_equal(found: np.ndarray, expected: np.ndarray) -> None:
@@ -95,17 +104,20 @@ def test_the_driver_gets_labels_of_no_more_images_than_the_report_shows(
     prepared_scenes: str, trained: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     came: list[set[str]] = []
-    iterate = pipeline.iterate_once
+    through = Work.run
 
-    def spied(*arguments: Any) -> Iterator[pipeline.Row]:
-        for row in iterate(*arguments):
+    def spied(*arguments: Any, **options: Any) -> Iterator[tuple[Done, Row]]:
+        for done, row in through(*arguments, **options):
             came.append(set(row))
-            yield row
+            yield done, row
 
-    monkeypatch.setattr(pipeline, "iterate_once", spied)
+    monkeypatch.setattr(Work, "run", spied)
     result = evaluate(trained, prepared_scenes, "val", gallery=2)
-    matrices = {"index", "id", "confusion", "confusion_crf"}
-    assert came == 5 * [matrices] + 2 * [matrices | {"network", "network_crf"}]
+    counts, labels = {"key", "id", "measured"}, {"network", "network_crf"}
+    assert came[:5] == 5 * [counts]
+    # The two worst, and those that lost most by the CRF, be they among them or not.
+    shown = {row.id for row in (*result.worst, *result.losses)}
+    assert came[5:] == len(shown) * [counts | labels]
     _, _, each = directly(trained, prepared_scenes)
     assert [row.id for row in result.worst] == sorted(each, key=lambda name: each[name])[:2]
     for row in result.worst:
@@ -115,11 +127,11 @@ def test_the_driver_gets_labels_of_no_more_images_than_the_report_shows(
             truth[sample.id] = (decode_image(sample.image), decode_label(sample.label or b""))
         np.testing.assert_array_equal(row.image, truth[row.id][0])
         np.testing.assert_array_equal(row.truth, truth[row.id][1])
-        assert mean_iou(count(row.truth, row.network, 12)) == pytest.approx(row.miou)
-        assert mean_iou(count(row.truth, row.crf, 12)) == pytest.approx(row.miou_crf)
+        assert of_truth(count(row.truth, row.network, 12)) == pytest.approx(row.miou)
+        assert of_truth(count(row.truth, row.crf, 12)) == pytest.approx(row.miou_crf)
 
 
-def partly_labelled(prepared: str, folder: Path, without: tuple[int, ...]) -> Split:
+def partly_labelled(prepared: str, folder: Path, without: tuple[int, ...], shards: int = 1) -> Split:
     """A copy of the scenes' split "val" in which some images have no label."""
     split, place = open_split(prepared, "val"), locate(folder / "val")
     rows = [dataclasses.asdict(split.read(index)) for index in range(len(split))]
@@ -128,9 +140,10 @@ def partly_labelled(prepared: str, folder: Path, without: tuple[int, ...]) -> Sp
     pixels = np.zeros(12, int)
     for label in (row["label"] for row in rows if row["label"]):
         pixels += np.bincount(decode_label(label).ravel(), minlength=256)[:12]
-    written = write_shard(place / "shards-1", "00000.parquet", rows)
-    assert written
-    manifest = Manifest("scenes", "val", split.classes, pixels.tolist(), [written], [])
+    each = -(-len(rows) // shards)
+    parts = [rows[start : start + each] for start in range(0, len(rows), each)]
+    written = [write_shard(place / "shards-1", f"{i:05d}.parquet", part) for i, part in enumerate(parts)]
+    manifest = Manifest("scenes", "val", split.classes, pixels.tolist(), [shard for shard in written if shard], [])
     (place / "manifest.json").write_bytes(manifest.to_json().encode())
     return open_split(str(folder), "val")
 
@@ -156,19 +169,19 @@ def test_a_split_without_a_labelled_pixel_is_refused_at_the_start(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("whole_bytes", [2**20, 0], ids=["read whole", "read by range"])
-def test_a_flipped_byte_ends_an_evaluation_with_the_shards_name(
-    prepared_scenes: str, trained: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_bytes: int
+def test_images_of_a_damaged_shard_fail_with_its_name_and_all_others_are_measured(
+    prepared_scenes: str, trained: str, tmp_path: Path
 ) -> None:
-    split = partly_labelled(prepared_scenes, tmp_path, without=())
+    split = partly_labelled(prepared_scenes, tmp_path, without=(), shards=2)
     file = Path(split.paths()[0])
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    monkeypatch.setattr(pipeline, "_WHOLE_BYTES", whole_bytes)
-    with pytest.raises(Exception, match=f"shard {file} is damaged") as caught:
-        evaluate(trained, str(tmp_path), "val", crf=None)
-    assert "UserError" in str(caught.value)
+    result = evaluate(trained, str(tmp_path), "val", crf=None)
+    assert (result.images, len(result.errors)) == (2, 3)
+    assert all(error.stage == "read" and f"shard {file} is damaged" in str(error.reason) for error in result.errors)
+    publish_report(result, str(tmp_path / "report"))
+    assert f"shard {file} is damaged" in (tmp_path / "report/report.html").read_text()
 
 
 @pytest.mark.slow
@@ -196,12 +209,12 @@ def test_a_cluster_that_grows_must_be_told_whether_its_nodes_will_have_gpus(prep
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (datasets.get("voc12").classes, r"predicts 21 classes, but .* has 12 \(scenes\)"),
-        (tuple("abcdefghijkl"), r"predicts other classes than .* has \(scenes\)"),
+        (datasets.get("voc12").table, r"predicts 21 classes, but .* has 12 \(scenes\)"),
+        (tiny.classes(12), r"predicts other classes than .* has \(scenes\)"),
     ],
 )
 def test_a_checkpoint_for_other_classes_is_refused(
-    prepared_scenes: str, tmp_path: Path, classes: tuple[str, ...], message: str
+    prepared_scenes: str, tmp_path: Path, classes: ClassTable, message: str
 ) -> None:
     stranger = tiny.checkpoint(tmp_path, RECIPE, classes)
     with pytest.raises(UserError, match=message) as caught:
@@ -245,7 +258,7 @@ def test_a_search_of_crf_parameters_finds_what_a_plain_loop_finds(prepared_scene
             probabilities = model.grid.to_image(scores, *truth.shape).softmax(1)[0]
         for params, total in totals.items():
             total += count(truth, DenseCRF(params).refine(image, probabilities.numpy()).argmax(0), 12)
-    expected = {params: mean_iou(total) for params, total in totals.items()}
+    expected = {params: of_truth(total) for params, total in totals.items()}
     assert len(set(expected.values())) > 1, "all parameters do the same: the test shows nothing"
     assert {trial.params: trial.miou for trial in search.trials} == pytest.approx(expected, abs=0.005)
     scores = [trial.miou for trial in search.trials]

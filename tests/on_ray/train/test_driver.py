@@ -108,11 +108,11 @@ def digest(run: trainer.TrainingResult | str) -> tuple[int, str]:
             found.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
             found.update(tensor.contiguous().numpy().tobytes())
     found.update(repr(optimizer["param_groups"]).encode())
-    return checkpoint.read_meta(of).iteration, found.hexdigest()
+    return runs.read_meta(of).iteration, found.hexdigest()
 
 
 def losses(run: trainer.TrainingResult) -> Iterator[tuple[float, float]]:
-    for record in checkpoint.read_meta(locate(run.checkpoint)).history:
+    for record in runs.read_meta(locate(run.checkpoint)).history:
         yield record["iteration"], record["loss"]
 
 
@@ -295,7 +295,7 @@ def test_ctrl_c_leaves_what_ray_would_finish() -> None:
 
 def test_validation_counts_every_image_once(prepared_scenes: str, reference: trainer.TrainingResult) -> None:
     place = locate(reference.checkpoint)
-    meta = checkpoint.read_meta(place)
+    meta = runs.read_meta(place)
     model = checkpoint.load_model(place, meta.recipe.network, len(meta.classes))
     split = open_split(prepared_scenes, "val")
     confusion = np.zeros((len(meta.classes), len(meta.classes)))
@@ -328,7 +328,7 @@ def test_an_output_holds_the_config_and_tensorboard_events_and_no_secret(
     assert run.validation.digest == manifest["digest"]
     assert run.software
     assert f"torch=={metadata.version('torch')}" in run.software.packages
-    assert checkpoint.read_meta(locate(reference.checkpoint)).run == run
+    assert runs.read_meta(locate(reference.checkpoint)).run == run
     files = output.files(recursive=True)
     events = [name for name in files if name.startswith("tensorboard/events.out.tfevents.")]
     assert len(events) == 1

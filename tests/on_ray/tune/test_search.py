@@ -13,7 +13,6 @@ from deeplab_ray.config.recipe import Recipe
 from deeplab_ray.config.resources import TrainingResources
 from deeplab_ray.config.search import SearchConfig
 from deeplab_ray.errors import UserError
-from deeplab_ray.models import checkpoint
 from deeplab_ray.models.networks.deeplab_v2 import resolve
 from deeplab_ray.on_ray.train import driver as trainer
 from deeplab_ray.on_ray.tune import search as tuning
@@ -43,7 +42,7 @@ def test_a_search_ends_and_its_best_configuration_trains(
     for trial in trials:
         assert 1e-4 <= trial.learning_rate <= 1e-2
         assert trial.batch in (2, 4)
-        meta = checkpoint.read_meta(runs.find(f"{output}/trials/{trial.name}"))
+        meta = runs.read_meta(runs.find(f"{output}/trials/{trial.name}"))
         solver = meta.recipe.solver
         assert (solver.learning_rate, solver.batch, solver.power) == (trial.learning_rate, trial.batch, trial.power)
         assert trial.miou in [record.get("miou") for record in meta.history]
