@@ -90,14 +90,16 @@ class SplitInputs:
             shard, row = self.split.place(int(key))
         except (ValueError, IndexError):
             raise ValueError(f"there is no image {key!r} in {self.uri}") from None
-        if shard.bytes <= _WHOLE_BYTES:
-            action: Callable[[], Sample] = lambda: _whole(self.split.folder, shard)[row]  # noqa: E731
-        else:
-            action = partial(self.split.read, int(key))
+        small = shard.bytes <= _WHOLE_BYTES
+        action = partial(_from_whole, self.split.folder, shard, row) if small else partial(self.split.read, int(key))
         return with_patience(action, self.split.folder / shard.path)
 
     def id_of(self, key: str) -> str | None:
         return None
+
+
+def _from_whole(folder: Location, shard: Shard, row: int) -> Sample:
+    return _whole(folder, shard)[row]
 
 
 @lru_cache(maxsize=_WHOLE_KEPT)

@@ -4,6 +4,9 @@ uv run jobs/benchmark.py networks      # LargeFOV's variants, beside the paper's
 uv run jobs/benchmark.py training      # a training step against torchvision's
 uv run jobs/benchmark.py atrous        # atrous convolution in training on a CPU against PyTorch's
 uv run jobs/benchmark.py crf           # the CRF's backends against pydensecrf
+uv run jobs/benchmark.py predict       # batch prediction against a bare loop over the same functions
+uv run jobs/benchmark.py balance       # the chain of actor pools on stages that sleep, against the ideal rate
+uv run jobs/benchmark.py resume        # finding out what is left of ten million images
 uv run jobs/benchmark.py plan          # what the plan of a long training costs, before its first batch and after
 
 Trust ratios within one run more than absolute times.
@@ -166,11 +169,69 @@ class Plan:
         return {**dataclasses.asdict(self), **dataclasses.asdict(found)}
 
 
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """Batch prediction with the CRF against a bare loop over the same functions in as many processes as cores."""
+
+    images: int = 60
+    """Number of drawn scenes."""
+    height: int = 256
+    """Height of a scene in pixels."""
+    width: int = 512
+    """Width of a scene in pixels."""
+
+    def run(self) -> dict[str, Any]:
+        if self.images < 10 or min(self.height, self.width) < 32:
+            raise UserError("--images must be at least 10, --height and --width at least 32")
+        session.start_ray()
+        from deeplab_ray.benchmarks import predict
+
+        found = predict.measure(self.images, self.height, self.width)
+        print(predict.table(found))
+        return {**dataclasses.asdict(self), **dataclasses.asdict(found), "ratio": found.ratio}
+
+
+@dataclasses.dataclass(frozen=True)
+class Balance:
+    """The chain of actor pools on stages that sleep instead of computing, at costs of 1:10, 1:1 and 10:1."""
+
+    cpus: int = 64
+    """Logical CPUs of the Ray that is started here, and workers of both stages together."""
+
+    def run(self) -> dict[str, Any]:
+        if self.cpus < 2:
+            raise UserError(f"--cpus {self.cpus} must be at least 2")
+        session.start_ray(self.cpus)
+        from deeplab_ray.benchmarks import balance
+
+        rows = [balance.measure(costs, self.cpus) for costs in ((1, 10), (1, 1), (10, 1))]
+        print(balance.table(rows))
+        return {"cpus": self.cpus, "rows": [{**dataclasses.asdict(row), "share": row.share} for row in rows]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Resume:
+    """What it costs to find out what is left of a batch prediction of which all but a thousandth is done."""
+
+    ids: int = 10_000_000
+    """Images of the input."""
+
+    def run(self) -> dict[str, Any]:
+        if self.ids < 1000:
+            raise UserError(f"--ids {self.ids} must be at least 1000")
+        from deeplab_ray.benchmarks import resume
+
+        return {**dataclasses.asdict(self), **dataclasses.asdict(resume.measure(self.ids))}
+
+
 Command = (
     Annotated[Networks, tyro.conf.subcommand("networks")]
     | Annotated[Training, tyro.conf.subcommand("training")]
     | Annotated[Atrous, tyro.conf.subcommand("atrous")]
     | Annotated[CRF, tyro.conf.subcommand("crf")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Balance, tyro.conf.subcommand("balance")]
+    | Annotated[Resume, tyro.conf.subcommand("resume")]
     | Annotated[Plan, tyro.conf.subcommand("plan")]
 )
 
@@ -184,7 +245,7 @@ def _check_crops(command: Networks | Training) -> None:
 
 
 def main() -> dict[str, Any]:
-    command: Networks | Training | Atrous | CRF = cli.parse(
+    command: Any = cli.parse(
         Command,  # type: ignore[arg-type]
         prog="benchmark.py",
         description="Measure parts of the project against the paper's figures, and against other implementations.",

@@ -75,18 +75,18 @@ def main() -> dict[str, Any]:
     crf = _crf(args.crf)
     check_inputs(args.checkpoint, args.data, args.split)
     session.set_environment()
-    from deeplab_ray.on_ray.infer import evaluate as evaluation
+    from deeplab_ray.on_ray.infer import evaluate, evaluation
     from deeplab_ray.on_ray.infer.work import Allowance
     from deeplab_ray.report import format_table
 
     allowance = Allowance.parse(args.max_errors)
     output = args.output or evaluation.default_output(args.checkpoint, args.split)
     evaluation.check_output(output)
-    request = evaluation.check_request(
+    request = evaluate.check_request(
         args.checkpoint, args.data, args.split, crf, args.precision, args.scoring, args.figure5
     )
     session.start_ray()
-    result = evaluation.run(request, args.resources, output=output)
+    result = evaluate.run(request, args.resources, output=output)
     # Before anything can go wrong with writing.
     print(format_table(result.classes.names, result.confusion, result.confusion_crf), flush=True)
     report = evaluation.publish_report(result, output)

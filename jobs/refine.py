@@ -7,6 +7,7 @@ On a cluster: ray job submit --working-dir . -- python jobs/refine.py … (the s
 """
 
 import dataclasses
+import math
 from typing import Annotated, Any, Literal
 
 from tyro import MISSING
@@ -70,13 +71,14 @@ def main() -> dict[str, Any]:
         "command does only what is missing.",
         default=Args(MISSING, MISSING, InferenceResources()),
     )
-    if not args.max_megapixels > 0:
-        raise UserError(f"--max-megapixels {args.max_megapixels:g} must be above 0")
+    if not 0 < args.max_megapixels < math.inf:
+        raise UserError(f"--max-megapixels {args.max_megapixels:g} must be a number above 0")
     session.set_environment()
     from deeplab_ray.on_ray.infer import delivery, refine
-    from deeplab_ray.on_ray.infer.work import Allowance
+    from deeplab_ray.on_ray.infer.work import Allowance, check_price
 
     allowance = Allowance.parse(args.max_errors)
+    check_price(args.price_per_node_hour)
     request = refine.check_request(
         args.input,
         args.output,

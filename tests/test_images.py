@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from tiny import png
 
-from deeplab_ray.images import MAX_PIXELS, decode_image, decode_label, encode_label
+from deeplab_ray.images import MAX_PIXELS, decode_image, decode_label, decode_upright, encode_label
 
 WORDS = np.random.default_rng(0).integers(0, 2**16, (3, 4, 4), np.uint16)
 """What 16-bit files are made of."""
@@ -241,6 +241,16 @@ class TestOrientation:
         np.testing.assert_array_equal(decode_image(data, upright=True), self.UPRIGHT)
         if kind != "TIFF":  # Pillow turns it
             np.testing.assert_array_equal(decode_image(data), stored)
+
+    def test_a_file_for_those_who_read_no_exif(self) -> None:
+        for orientation in range(1, 9):
+            data = file(self.UPRIGHT, "PNG", exif=self.exif(orientation))
+            pixels, stored = decode_upright(data)
+            np.testing.assert_array_equal(pixels, decode_image(data, upright=True))
+            np.testing.assert_array_equal(decode_image(stored), pixels)
+            assert (stored == data) == (orientation == 1)
+        with pytest.raises(ValueError, match="above the limit"):
+            decode_upright(data, max_pixels=3)
 
     def test_of_a_jpeg_and_of_16_bits(self) -> None:
         upright = smooth(24, 40)

@@ -125,7 +125,8 @@ def _steps(
     with contextlib.ExitStack() as drawing:
         artists = [drawing.enter_context(_beside(_draw, folder, part)) for part in range(_ARTISTS)]
         session.start_ray(cpus=max(2, usable_cpus()))
-        from deeplab_ray.on_ray.infer import evaluate as evaluation
+        from deeplab_ray.on_ray.infer.evaluate import evaluate
+        from deeplab_ray.on_ray.infer.evaluation import publish_report
         from deeplab_ray.on_ray.prepare import prepare
         from deeplab_ray.on_ray.train import driver as trainer
         from deeplab_ray.report import format_table, gallery_strip
@@ -141,8 +142,8 @@ def _steps(
     say(f"training {PRESET} with {WORKERS} DDP workers for {recipe.solver.iterations} iterations")
     trained = trainer.train(recipe, resources, "s3://demo/scenes", "s3://demo/runs/demo")
     say(f"trained; evaluating {trained.checkpoint}")
-    result = evaluation.evaluate(trained.checkpoint, "s3://demo/scenes", "val")
-    report = evaluation.publish_report(result, output.uri)
+    result = evaluate(trained.checkpoint, "s3://demo/scenes", "val")
+    report = publish_report(result, output.uri)
     strip = gallery_strip(result.worst[-_STRIP_ROWS:], result.classes)
     strip.save(Path(output.path) / "strip.png")
     print(format_table(result.classes.names, result.confusion, result.confusion_crf))

@@ -23,10 +23,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from deeplab_ray.storage.location import Location
+from deeplab_ray.storage.patience import with_patience
 
 PROGRESS = ".progress"
 """Folder in a job's output that holds what only the job itself reads."""
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [
         ("key", pa.string()),
         ("id", pa.string()),
@@ -69,8 +70,12 @@ class Journal:
         self._flushed = time.monotonic()
 
     def add(self, done: Done) -> None:
-        """Note an image. It is written down by the next `flush`, which happens by itself about once a second."""
+        """Note an image. It is written down by the next `flush`, or by itself a second after the last."""
         self._rows.append(done)
+        self.keep_up()
+
+    def keep_up(self) -> None:
+        """Flush, if the last time was a second ago. To be called now and then where images are slow."""
         if time.monotonic() - self._flushed >= _FLUSH_EVERY_S:
             self.flush()
 
@@ -94,11 +99,16 @@ class Journal:
 
     def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The files' content, some columns only if asked for. After a kill while files were merged a key may occur
-        twice."""
-        for name in self.folder.files():
+        twice. What a damaged file said is done again. Raises JobError if storage fails for long."""
+        for name in with_patience(self.folder.files, self.folder):
             if not name.endswith(_ENDING):
                 continue  # left by a writer that was killed
-            yield pq.read_table(pa.BufferReader((self.folder / name).read_bytes()), columns=columns)
+            content = pa.BufferReader(with_patience((self.folder / name).read_bytes, self.folder))
+            try:
+                table = pq.read_table(content, columns=columns, use_threads=False, page_checksum_verification=True)
+            except (OSError, pa.ArrowException):
+                continue
+            yield table
 
     def clear(self) -> None:
         """Forget everything."""
@@ -109,7 +119,8 @@ class Journal:
         name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(4)}{_ENDING}"
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-        (self.folder / name).write_bytes(sink.getvalue().to_pybytes())
+        content = sink.getvalue().to_pybytes()
+        with_patience(lambda: (self.folder / name).write_bytes(content), self.folder)
         return name
 
     def _merge(self) -> None:
@@ -131,8 +142,9 @@ def missing(keys: pa.Array | pa.ChunkedArray, done: Iterable[pa.Array | pa.Chunk
     hash, which among ten million has a chance of 10⁻¹⁵, would be taken for one.
     """
     hashes, sums = _hashed(keys)
-    order = np.argsort(hashes, kind="stable").astype(np.int32)
-    hashes, sums = hashes[order], sums[order]
+    order = np.argsort(hashes).astype(np.int32)
+    hashes.sort()
+    sums = sums[order]
     found = np.zeros(len(keys), bool)
     if not len(keys):
         return np.flatnonzero(found)
@@ -165,7 +177,7 @@ def _hashed(keys: pa.Array | pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArra
 
 
 def _table(rows: Iterable[Done]) -> pa.Table:
-    return pa.Table.from_pylist([{**vars(row), "measured": _pack(row.measured)} for row in rows], _SCHEMA)
+    return pa.Table.from_pylist([{**vars(row), "measured": _pack(row.measured)} for row in rows], SCHEMA)
 
 
 def _pack(arrays: Mapping[str, NDArray[np.generic]]) -> bytes | None:

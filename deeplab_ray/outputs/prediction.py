@@ -19,7 +19,7 @@ class Prediction:
     labels: NDArray[np.uint8]
     """H×W train ids, after the CRF if it ran."""
     encoded: bytes
-    """The image file as it came."""
+    """The image file as it came; if EXIF turns it, a PNG of `image`."""
     truth: bytes | None
     """The label as 8-bit PNG of train ids; None: it has none."""
     scores: NDArray[np.float16]

@@ -9,6 +9,8 @@ from deeplab_ray.storage.location import Location
 
 UNCOMPARED = "software"
 """Field of a record that may differ."""
+PREDICT, REFINE = "predict.json", "refine.json"
+"""Records of the jobs that fill a folder."""
 
 
 def read(file: Location) -> dict[str, Any] | None:
@@ -46,6 +48,13 @@ def claim(file: Location, asked: dict[str, Any]) -> bool:
         return False
     refuse(file.parent, differences(asked, earlier))
     return True
+
+
+def refuse_others(output: Location, own: str = "") -> None:
+    """Raise UserError if the folder is that of another job, whose record is not named `own`."""
+    for name in {PREDICT, REFINE} - {own}:
+        if (output / name).exists():
+            raise UserError(f"{output} holds results of another job ({name}): give another --output")
 
 
 def refuse(output: Location, different: list[str]) -> None:

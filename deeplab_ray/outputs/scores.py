@@ -39,7 +39,7 @@ class StoredScores:
 
     id: str
     image: bytes
-    """The image file as it came."""
+    """The image file as it came, or a PNG of the upright picture if EXIF turned it."""
     label: bytes | None
     """8-bit PNG of train ids, H×W; None: there is none."""
     height: int

@@ -19,11 +19,14 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
 
 import pytest
 import tiny
 
 from deeplab_ray import datasets
+from deeplab_ray.images import decode_label
 from deeplab_ray.local.s3_server import EmbeddedS3
 from deeplab_ray.scenes import draw as scenes
 from deeplab_ray.storage.location import locate
@@ -129,13 +132,28 @@ class Cluster:
         command += ["--working-dir", str(REPOSITORY), "--", *words]
         return subprocess.run(command, capture_output=True, text=True, env=self.environment | changes, timeout=600)
 
+    def submit_and_leave(self, *words: str) -> str:
+        """The same without waiting; returns the job's id."""
+        id = f"left-{secrets.token_hex(4)}"
+        command = [str(BIN / "ray"), "job", "submit", "--address", f"http://127.0.0.1:{self.dashboard}", "--no-wait"]
+        command += ["--submission-id", id, "--working-dir", str(REPOSITORY), "--", *words]
+        subprocess.run(command, capture_output=True, text=True, env=self.environment, timeout=600, check=True)
+        return id
+
+    def stop(self, id: str) -> str:
+        """`ray job stop`, which returns when the job has ended; returns what it printed."""
+        command = [str(BIN / "ray"), "job", "stop", "--address", f"http://127.0.0.1:{self.dashboard}", id]
+        done = subprocess.run(command, capture_output=True, text=True, env=self.environment, timeout=600, check=True)
+        return done.stdout + done.stderr
+
     def has(self, kind: str, state: str) -> bool:
-        """Whether there are "actors", "placement-groups" or "nodes" in the state."""
-        command = [str(BIN / "ray"), "list", kind, "--address", f"http://127.0.0.1:{self.dashboard}"]
-        found = subprocess.run(
-            [*command, "--filter", f"state={state}"], capture_output=True, check=True, text=True, env=self.environment
-        )
-        return "No resource in the cluster" not in found.stdout
+        """Whether there are "actors" or "placement_groups" in the state, by the dashboard: `ray list` takes seconds."""
+        query = urlencode({"filter_keys": "state", "filter_predicates": "=", "filter_values": state})
+        request = Request(f"http://127.0.0.1:{self.dashboard}/api/v0/{kind}?{query}")
+        token = Path(self.environment["RAY_AUTH_TOKEN_PATH"]).read_text(encoding="utf-8")
+        request.add_header("Authorization", f"Bearer {token}")
+        with urlopen(request, timeout=60) as answer:
+            return bool(json.load(answer)["data"]["result"]["result"])
 
     def end(self) -> None:
         # Left alone, a head takes half a minute to end.
@@ -213,6 +231,40 @@ def test_prepare_train_and_evaluate_on_a_cluster_with_a_token(
             assert secret not in job.stdout + job.stderr
 
 
+def test_a_prediction_that_is_stopped_leaves_nothing_half_done_and_goes_on(
+    cluster: Cluster, s3: EmbeddedS3, tmp_path: Path
+) -> None:
+    s3.make_bucket("cluster")
+    scenes.draw(locate(tmp_path / "scenes"), {"val": 120}, 96, 192, seed=0)
+    (tmp_path / "checkpoint").mkdir()
+    checkpoint = tiny.checkpoint(tmp_path / "checkpoint", tiny.recipe(), datasets.get("scenes").table)
+    output = locate("s3://cluster/labels")
+    words = ("python", "jobs/predict.py", "--checkpoint", str(checkpoint), "--output", output.uri)
+    words += ("--input", str(tmp_path / "scenes" / "leftImg8bit"), "--format", "index", "voc")
+    job = cluster.submit_and_leave(*words)
+    deadline = time.monotonic() + 200
+    while len((output / "index").files(recursive=True)) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    started = time.monotonic()
+    assert "was stopped" in cluster.stop(job)
+    assert time.monotonic() - started < 15
+    left = (output / "index").files(recursive=True)
+    assert 3 <= len(left) < 120, "it was over before it was stopped"
+    for name in left:
+        assert decode_label((output / "index" / name).read_bytes()).shape == (96, 192)
+    assert not (output / "results.tar").exists()
+
+    result = result_of(cluster.submit(*words))
+    assert (result["images"], result["errors"]) == (120, 0)
+    # Nothing was done again but what was on its way.
+    run = result["run"]
+    assert isinstance(run, dict)
+    assert run["stages"][0]["computed"] <= 120 - len(left) + 16
+    assert len((output / "index").files(recursive=True)) == 120
+    assert (output / "results.tar").exists()
+
+
 def test_without_the_token_nothing_is_run(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(secrets.token_hex(32))
     marker = tmp_path / "ran"
@@ -239,9 +291,10 @@ def test_on_a_cluster_that_grows_jobs_wait_for_its_first_node(cluster: Cluster, 
                 cluster.submit, *TRAIN, "--output", "s3://cluster/grown", "--autoscaling", "--gpus-per-worker=0"
             ),
         ]
-        while not (cluster.has("actors", "PENDING_CREATION") and cluster.has("placement-groups", "PENDING")):
+        while not (cluster.has("actors", "PENDING_CREATION") and cluster.has("placement_groups", "PENDING")):
             for job in jobs:
                 assert not job.done(), job.result().stdout + job.result().stderr
+            time.sleep(0.5)
         cluster.add_worker()
         evaluated, trained = (result_of(job.result()) for job in jobs)
     assert evaluated["images"] == 3

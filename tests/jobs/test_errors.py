@@ -13,6 +13,7 @@ import ray
 import tiny
 
 from deeplab_ray import datasets
+from deeplab_ray.on_ray import session
 from deeplab_ray.shards import Manifest
 from deeplab_ray.storage.location import locate
 
@@ -202,3 +203,147 @@ def test_an_overlap_of_tiles_without_tiles(prepared_scenes: str, tmp_path: Path,
     own = tiny.checkpoint(tmp_path, tiny.recipe(), datasets.get("scenes").table)
     said = mistake("evaluate", "--checkpoint", str(own), "--data", prepared_scenes, "--tile-overlap", "64")
     assert said == "--tile-overlap is for tiles: pass --tile, too, such as --tile 513"
+
+
+@pytest.fixture
+def predicting(tmp_path: Path) -> dict[str, str]:
+    """Flags of jobs/predict.py that are right, on a folder of one image."""
+    (tmp_path / "net").mkdir()
+    tiny.write_png(tmp_path / "photos/1.png", np.zeros((9, 9, 3), np.uint8))
+    own = tiny.checkpoint(tmp_path / "net", tiny.recipe(), tiny.classes(3))
+    return {"--checkpoint": str(own), "--input": str(tmp_path / "photos"), "--output": str(tmp_path / "out")}
+
+
+def flags(change: dict[str, str | None]) -> str:
+    return " ".join(f"{name}={value}" for name, value in change.items())
+
+
+def no_ray(*_: object) -> None:
+    raise AssertionError("Ray was started")
+
+
+PREDICTING: list[tuple[dict[str, str | None], str]] = [
+    ({"--format": "png"}, "invalid"),
+    ({"--format": ""}, "invalid"),
+    ({"--index-values": "labelIds"}, "invalid"),
+    ({"--checkpoint": "{tmp}/nowhere"}, "no checkpoint at {tmp}/nowhere: give the folder of a checkpoint"),
+    ({"--checkpoint": "{tmp}/photos"}, "no checkpoint at {tmp}/photos: give the folder of a checkpoint"),
+    ({"--checkpoint": None}, "missing from predict.py: --checkpoint"),
+    ({"--input": "{tmp}/nowhere"}, "there is no folder {tmp}/nowhere: give a folder of images, an image, or"),
+    ({"--input": "{tmp}/empty"}, "there is no file below {tmp}/empty: give a folder of images"),
+    ({"--input": "{tmp}/set"}, "{tmp}/set is a prepared set: name one of its splits (val) by --split"),
+    ({"--split": "val"}, "no prepared split 'val' at {tmp}/photos"),
+    ({"--input": "{tmp}/set", "--split": "test"}, "no prepared split 'test' at {tmp}/set"),
+    ({"--input": "{tmp}/set", "--split": "val", "--pattern": "*"}, "--pattern '*' is for a folder of images"),
+    ({"--input": "{tmp}/set", "--split": "val"}, "there is no image in {tmp}/set/val"),
+    ({"--pattern": "*.jpg"}, "of 1 files below {tmp}/photos none matches --pattern '*.jpg'"),
+    ({"--max-errors": "many"}, "--max-errors many is neither a number of images, such as 5, nor a share"),
+    ({"--max-errors": "-1"}, "--max-errors"),
+    ({"--max-errors": "101%"}, "--max-errors 101% is neither"),
+    ({"--max-errors": "nan"}, "--max-errors nan is neither"),
+    ({"--output": "{tmp}/photos/1.png"}, "{tmp}/photos/1.png is a file: --output is a folder"),
+    ({"--output": "{tmp}/photos"}, "--output {tmp}/photos is the input: give a folder of its own"),
+    ({"--crf": "{tmp}/none.json"}, "none.json"),
+    ({"--crf": "{tmp}/bad.json"}, "bad.json"),
+    ({"--max-megapixels": "0"}, "--max-megapixels 0 must be a number above 0"),
+    ({"--max-megapixels": "nan"}, "--max-megapixels nan must be a number above 0"),
+    ({"--max-megapixels": "inf"}, "--max-megapixels inf must be a number above 0"),
+    ({"--predictors": "0"}, "predictors 0 must be at least 1"),
+    ({"--test-scales": "0"}, "scale"),
+    ({"--price-per-node-hour": "cheap"}, "error parsing --price-per-node-hour"),
+    ({"--price-per-node-hour": "nan"}, "--price-per-node-hour nan must be a number, 0 or above"),
+    ({"--price-per-node-hour": "-1"}, "--price-per-node-hour"),
+    ({"--scores": "{tmp}"}, "unrecognized options: --scores"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), PREDICTING, ids=[flags(change) for change, _ in PREDICTING])
+def test_mistakes_of_a_prediction(
+    change: dict[str, str | None],
+    message: str,
+    predicting: dict[str, str],
+    tmp_path: Path,
+    mistake: Mistake,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "start_ray", no_ray)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.json").write_text('{"w1": "strong"}')
+    manifest = Manifest("scenes", "val", tiny.classes(3), [0, 0, 0], [], [])
+    (locate(tmp_path) / "set/val/manifest.json").write_bytes(manifest.to_json().encode())
+    pairs = [(name, value) for name, value in (predicting | change).items() if value is not None]
+    said = mistake("predict", *(word.format(tmp=tmp_path) for pair in pairs for word in pair))
+    assert message.format(tmp=tmp_path) in said
+    assert not (tmp_path / "out").exists()
+
+
+REFINING: list[tuple[dict[str, str | None], str]] = [
+    ({}, "there are no scores below {tmp}/photos: write them by jobs/predict.py --format scores"),
+    ({"--input": "{tmp}/nowhere"}, "there are no scores below {tmp}/nowhere"),
+    ({"--input": "{tmp}/broken"}, "none of the first scores in {tmp}/broken can be read (a.parquet: "),
+    ({"--input": "{tmp}/labels"}, "there are no scores below {tmp}/labels: write them by"),
+    ({"--probabilities": "{tmp}/nowhere"}, "there is no folder {tmp}/nowhere: --probabilities is a folder of"),
+    ({"--probabilities": "{tmp}/photos"}, "none of the first maps in {tmp}/photos can be read (1.png: there is no"),
+    ({"--input": "{tmp}/empty", "--probabilities": "{tmp}/maps"}, "there is no file below {tmp}/empty"),
+    ({"--input": "{tmp}/set/val", "--probabilities": "{tmp}/maps"}, "is a prepared set: --probabilities go with"),
+    ({"--probabilities": "{tmp}/maps", "--classes": "{tmp}/photos"}, "--classes {tmp}/photos is no prepared split"),
+    ({"--probabilities": "{tmp}/maps", "--classes": "{tmp}/set/val"}, "maps are of 2 classes, the table of 3"),
+    ({"--probabilities": "{tmp}/maps", "--kind": "energies"}, "invalid"),
+    ({"--probabilities": "{tmp}/maps", "--format": "scores"}, "invalid"),
+    ({"--probabilities": "{tmp}/maps", "--max-errors": "5.0"}, "--max-errors 5.0 is neither"),
+    ({"--probabilities": "{tmp}/maps", "--output": "{tmp}/photos"}, "--output {tmp}/photos is the input"),
+    ({"--probabilities": "{tmp}/maps", "--output": "{tmp}/labels"}, "labels holds results of another job"),
+    ({"--probabilities": "{tmp}/maps", "--output": "{tmp}/photos/1.png"}, "1.png is a file: --output is a folder"),
+    ({"--checkpoint": "{tmp}/net"}, "unrecognized options: --checkpoint"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), REFINING, ids=[flags(change) for change, _ in REFINING])
+def test_mistakes_of_refining(
+    change: dict[str, str | None],
+    message: str,
+    tmp_path: Path,
+    mistake: Mistake,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "start_ray", no_ray)
+    tiny.write_png(tmp_path / "photos/1.png", np.zeros((9, 9, 3), np.uint8))
+    for folder in ("empty", "broken", "labels", "maps"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "broken/a.parquet").write_bytes(b"no scores")
+    # As a prediction without scores leaves it.
+    (tmp_path / "labels/predict.json").write_text("{}")
+    (tmp_path / "labels/errors.parquet").write_bytes(b"no scores either")
+    np.save(tmp_path / "maps/1.npy", np.full((2, 9, 9), 0.5))
+    manifest = Manifest("scenes", "val", tiny.classes(3), [0, 0, 0], [], [])
+    (locate(tmp_path) / "set/val/manifest.json").write_bytes(manifest.to_json().encode())
+    right = {"--input": "{tmp}/photos", "--output": "{tmp}/out"}
+    said = mistake("refine", *(str(word).format(tmp=tmp_path) for pair in (right | change).items() for word in pair))
+    assert message.format(tmp=tmp_path) in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("job", "flags", "message"),
+    [
+        ("search_crf", ["--scores", "s", "--checkpoint", "c"], "--scores takes the place of --checkpoint and --data"),
+        ("search_crf", ["--checkpoint", "c"], "give --checkpoint and --data, or --scores"),
+        ("search_crf", ["--scores", "{tmp}"], "there are no scores below {tmp}: write them by jobs/predict.py"),
+    ],
+    ids=["both", "neither", "none"],
+)
+def test_mistakes_of_a_search(job: str, flags: list[str], message: str, tmp_path: Path, mistake: Mistake) -> None:
+    said = mistake(job, "--output", str(tmp_path / "crf.json"), *(word.format(tmp=tmp_path) for word in flags))
+    assert message.format(tmp=tmp_path) in said
+
+
+def test_belief_maps_of_no_class_or_without_the_crf(prepared_scenes: str, tmp_path: Path, mistake: Mistake) -> None:
+    own = tiny.checkpoint(tmp_path, tiny.recipe(), datasets.get("scenes").table)
+    words = ("--checkpoint", str(own), "--data", prepared_scenes, "--output", str(tmp_path / "out"))
+    said = mistake("evaluate", *words, "--figure5", "unicorn")
+    assert said.startswith("--figure5 'unicorn' is no class: take one of road, ")
+    said = mistake("evaluate", *words, "--figure5", "road", "--crf", "none")
+    assert said == "--figure5 shows the CRF at work: leave out --crf none"
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/predict.json").write_text("{}")
+    assert "holds results of another job (predict.json)" in mistake("evaluate", *words)

@@ -41,8 +41,7 @@ class SegNet(Network):
     def score(self, prepared: Tensor) -> Tensor:
         x = self.encoder(prepared)
         pooled, places = F.max_pool2d(x, 2, return_indices=True)
-        unpooled = torch.zeros_like(x).flatten(2).scatter(2, places.flatten(2), pooled.flatten(2))
-        return self.decoder(unpooled.view_as(x))
+        return self.decoder(torch.zeros_like(x).flatten(2).scatter(2, places.flatten(2), pooled.flatten(2)).view_as(x))
 
 
 @pytest.mark.slow

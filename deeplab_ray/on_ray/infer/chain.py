@@ -68,6 +68,8 @@ class StageState:
     """By step."""
     bytes: int = 0
     deaths: int = 0
+    start: float = 0.0
+    """Seconds from the chain's start to its first ready worker."""
 
     @property
     def use(self) -> float:
@@ -112,10 +114,11 @@ class Chain:
         self._workers: list[list[_Worker]] = [[] for _ in stages]
         self._actors = [_remote(stage) for stage in stages]
         self._worker_of: dict[Any, _Worker] = {}
-        self._last_seen = self._waiting_said = time.monotonic()
+        self._entered = self._last_seen = self._waiting_said = time.monotonic()
         self._over = False
 
     def __enter__(self) -> "Chain":
+        self._entered = time.monotonic()
         # The last stage first: where resources are scarce, what is finished must be able to leave.
         for number in reversed(range(len(self.stages))):
             pool = self.stages[number].pool
@@ -257,6 +260,8 @@ class Chain:
             self._replace(worker.stage)
             return
         worker.starting, worker.since = None, time.monotonic()
+        state = self.states[worker.stage]
+        state.start = state.start or worker.since - self._entered
 
     def _lost(self, worker: _Worker, unit: _Unit, at_work: _Unit, error: RayError) -> Iterator[Report]:
         """A unit came to nothing: what to do depends on whether the worker, its input or a step is to blame.
@@ -324,7 +329,9 @@ class Chain:
 
 def _remote(stage: Stage) -> Any:
     pool = stage.pool
-    return ray.remote(StageActor).options(
+    # Ray's dashboard and `ps` show a worker by the name of its class: Predict, Refine.
+    kind = type("".join(word.capitalize() for word in stage.name.split()), (StageActor,), {})
+    return ray.remote(kind).options(
         num_cpus=pool.cpus,
         num_gpus=pool.gpus,
         max_restarts=0,

@@ -25,7 +25,7 @@ from deeplab_ray.outputs import record
 from deeplab_ray.outputs.journal import PROGRESS, Done, Journal
 from deeplab_ray.outputs.publish import publish, sweep
 from deeplab_ray.runs import Software
-from deeplab_ray.storage.location import Location
+from deeplab_ray.storage.location import Location, locate
 
 ERRORS = "errors.parquet"
 _FINISHED = f"{PROGRESS}/finished.json"
@@ -99,18 +99,27 @@ class Delivery:
         }
 
 
+def check_place(output: Location, input_uri: str, record_name: str) -> None:
+    """Raise UserError if the output's folder is the input, or that of another job."""
+    if output == locate(input_uri):
+        raise UserError(f"--output {output} is the input: give a folder of its own")
+    record.refuse_others(output, record_name)
+
+
 def begin(order: Order, retry_errors: bool = False) -> Begun:
     """Claim the output for this order, and find out what is not done yet. Needs no running Ray, reads no image.
 
     retry_errors: what failed in earlier runs is to be done again. Raises UserError if there is no image.
     """
-    journal = Journal(order.output)
-    resumed = record.claim(
-        order.output / order.record_name, order.record | {record.UNCOMPARED: as_dict(Software.here())}
-    )
+    journal, file = Journal(order.output), order.output / order.record_name
+    resumed = record.read(file) is not None
     todo = find_todo(order.inputs, journal if resumed else None, retry_errors, order.ids_by_reading)
     if not todo.total:
         raise UserError(f"there is no image in {order.inputs.uri}")
+    if not resumed:
+        # Of a job whose record somebody has removed.
+        (order.output / PROGRESS).delete_tree()
+    record.claim(file, order.record | {record.UNCOMPARED: as_dict(Software.here())})
     if resumed:
         left = "" if len(todo) else ": nothing is left to do"
         say(f"{todo.total - len(todo)} of {todo.total} images are done already{left}")
@@ -130,25 +139,29 @@ def run(
     started = time.monotonic()
     todo, output = begun.todo, begun.order.output
     errors, figures = list(todo.failed), dict[str, Any]()
+    finished = record.read(output / _FINISHED) or {}
+    # Images may have gone since, or a job was killed between the last image and the end.
+    if not len(todo) and (finished.get("images"), finished.get("errors")) == (todo.total, len(errors)):
+        return Delivery(todo.total, todo.total, errors, finished["files"], time.monotonic() - started, figures)
     if len(todo):
+        publish(output, _FINISHED, b"{}")
         sweep(output)
         stages, unit = plan(begun)
         with Work(stages, price_per_node_hour) as work:
             errors += [done for done, _ in work.run(todo, unit, begun.journal) if done.stage is not None]
         assert work.summary
         figures = work.summary.as_result()
-    finished = not len(todo) and (output / _FINISHED).exists()
-    files = [] if finished else _finish(begun.order, errors)
+    files = _finish(begun.order, todo.total, errors)
     return Delivery(todo.total, todo.total - len(todo), errors, files, time.monotonic() - started, figures)
 
 
-def _finish(order: Order, errors: list[Done]) -> list[str]:
-    """Write what belongs to all images together, and note that all is done."""
+def _finish(order: Order, images: int, errors: list[Done]) -> list[str]:
+    """Write what belongs to all images together, and note that all is done. Returns the URIs of those files."""
     output = order.output
     write_errors(output, errors)
     files = [uri for each in order.target.formats if (uri := each.finish(output))]
-    sweep(output)
-    publish(output, _FINISHED, json.dumps({"finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}).encode())
+    finished = {"images": images, "errors": len(errors), "files": files}
+    publish(output, _FINISHED, json.dumps(finished).encode())
     sweep(output)
     return files
 

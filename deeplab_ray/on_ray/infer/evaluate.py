@@ -5,18 +5,14 @@ goes on from there when the same is asked for again.
 """
 
 import hashlib
-import heapq
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from deeplab_ray import runs
-from deeplab_ray.config.io import as_dict, to_json
+from deeplab_ray.config.io import as_dict
 from deeplab_ray.config.recipe import Precision, Recipe
 from deeplab_ray.config.resources import InferenceResources
 from deeplab_ray.config.scoring import ScoringConfig
@@ -24,77 +20,28 @@ from deeplab_ray.crf.params import CRFParams
 from deeplab_ray.errors import JobError, UserError
 from deeplab_ray.images import MAX_PIXELS, decode_image, decode_label
 from deeplab_ray.inputs import SplitInputs
-from deeplab_ray.labels import ClassTable
 from deeplab_ray.metrics import (
-    frequency_weighted_iou,
-    iou,
-    mean_class_accuracy,
-    mean_iou,
     mean_iou_of_truth,
-    pixel_accuracy,
-    trimap_iou,
 )
+from deeplab_ray.on_ray.infer.evaluation import Evaluation
 from deeplab_ray.on_ray.infer.stage import Row
 from deeplab_ray.on_ray.infer.stages import Scorer, predict_stage, refine_stage, step
+from deeplab_ray.on_ray.infer.tally import Tally
 from deeplab_ray.on_ray.infer.work import Todo, Work, find_todo, say, unit_size
 from deeplab_ray.on_ray.resources import plan_pools
 from deeplab_ray.outputs import record
-from deeplab_ray.outputs.journal import PROGRESS, Done, Journal
-from deeplab_ray.report import BeliefMaps, EvaluationReport, GalleryRow, ImageGain, write_report
+from deeplab_ray.outputs.journal import PROGRESS, Journal
+from deeplab_ray.report import BeliefMaps, GalleryRow
 from deeplab_ray.runs import CheckpointMeta
 from deeplab_ray.shards import Split, open_split, require_labels
 from deeplab_ray.storage.access import check_access
 from deeplab_ray.storage.location import Location, locate
 
-_RECIPE, _PAGE = "recipe.json", "report.html"
 _RECORD = f"{PROGRESS}/evaluate.json"
 GALLERY = 12
 """Images that a report shows: those with the lowest mean IoU before the CRF."""
-_LOSSES = 6
-"""Images that a report shows since they lost most by the CRF."""
 _MAPS = 3
 """Images whose belief maps a report shows, if a class is named."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What was measured; confusion matrices are int64 C×C, rows the truth."""
-
-    classes: ClassTable
-    reader: str
-    """Name of the dataset that the split was prepared from."""
-    images: int
-    """Number of images measured: all that have a label, but for the failed ones."""
-    confusion: NDArray[np.int64]
-    confusion_crf: NDArray[np.int64] | None
-    trimap: NDArray[np.int64]
-    """Counts near boundaries, see `metrics.trimap_counts`."""
-    trimap_crf: NDArray[np.int64] | None
-    gains: list[ImageGain]
-    """What each image gained by the CRF; empty without it."""
-    worst: list[GalleryRow]
-    losses: list[GalleryRow]
-    maps: list[BeliefMaps]
-    errors: list[Done]
-    """Images that failed, with their reasons."""
-    checkpoint: str
-    data: str
-    """URI of the split's folder."""
-    meta: CheckpointMeta
-    recipe: Recipe
-    """The checkpoint's, with the scoring, the precision and the CRF that were measured."""
-    crf: CRFParams | None
-    seconds: float
-    figures: dict[str, Any] = field(default_factory=dict)
-    """Of this run's stages, see `progress.Summary`."""
-
-    @property
-    def miou(self) -> float:
-        return mean_iou(self.confusion)
-
-    @property
-    def miou_crf(self) -> float | None:
-        return None if self.confusion_crf is None else mean_iou(self.confusion_crf)
 
 
 def open_checked(checkpoint_uri: str, data: str, split_name: str) -> tuple[Split, Location, CheckpointMeta]:
@@ -186,7 +133,7 @@ def run(
     inputs = SplitInputs(request.split, labelled_only=True)
     journal = _journal(request, locate(output)) if output else None
     todo = find_todo(inputs, journal)
-    tally = _Tally(classes, gallery, request.crf is not None)
+    tally = Tally(classes, gallery, request.crf is not None)
     if journal:
         for done in journal.read():
             tally.add(done)
@@ -258,53 +205,6 @@ def evaluate(
     return run(check_request(checkpoint_uri, data, split_name, crf, precision, scoring), resources, gallery)
 
 
-class _Tally:
-    """Adds up what was measured, and remembers which images to show."""
-
-    def __init__(self, classes: int, gallery: int, with_crf: bool) -> None:
-        self.classes, self.gallery, self.with_crf = classes, gallery, with_crf
-        self.images = 0
-        self.totals: dict[str, NDArray[np.int64]] = {}
-        self.gains: list[ImageGain] = []
-        self.errors: list[Done] = []
-        self._worst: list[tuple[float, str, str]] = []
-        self._lost: list[tuple[float, str, str]] = []
-
-    def add(self, done: Done) -> None:
-        """Count an image; one that failed is listed."""
-        if done.stage is not None:
-            self.errors.append(done)
-            return
-        self.images += 1
-        for name, counts in done.measured.items():
-            self.totals[name] = counts.astype(np.int64) + self.totals.get(name, 0)
-        before = done.measured["confusion"]
-        self._keep(self._worst, -float(np.nan_to_num(mean_iou_of_truth(before), nan=1.0)), done, self.gallery)
-        if self.with_crf:
-            gain = ImageGain(done.id, mean_iou_of_truth(before), mean_iou_of_truth(done.measured["confusion_crf"]))
-            self.gains.append(gain)
-            if gain.gain < 0 and self.gallery:
-                self._keep(self._lost, -gain.gain, done, _LOSSES)
-
-    def worst(self) -> list[str]:
-        """Keys of the images with the lowest mean IoU before the CRF, the lowest first."""
-        return [key for _, _, key in sorted(self._worst, reverse=True)]
-
-    def losses(self) -> list[str]:
-        """Keys of the images that lost most by the CRF, the largest loss first."""
-        return [key for _, _, key in sorted(self._lost, reverse=True)]
-
-    def shown(self) -> list[str]:
-        """Keys of the images that the report shows, each once."""
-        return list(dict.fromkeys([*self.worst(), *self.losses()]))
-
-    @staticmethod
-    def _keep(heap: list[tuple[float, str, str]], value: float, done: Done, count: int) -> None:
-        heapq.heappush(heap, (value, done.id, done.key))
-        if len(heap) > count:
-            heapq.heappop(heap)
-
-
 def _journal(request: Request, output: Location) -> Journal:
     """The journal of the evaluation that was interrupted in this folder if it measured the same; else an empty one."""
     asked = {
@@ -367,72 +267,3 @@ def _maps(request: Request, rows: dict[str, Row], keys: Sequence[str]) -> Iterat
         image = decode_image(request.split.read(int(row["key"])).image, max_pixels=None)
         name = request.split.classes.names[request.figure5]
         yield BeliefMaps(row["id"], name, image, row["belief_maps"])
-
-
-def paper_measures(evaluation: Evaluation) -> dict[str, Any]:
-    """For RESULT: the measures of the paper before and after the CRF ("…_crf"), each in 0..1; IoU by class; mean IoU in
-    bands of 1..40 pixels along boundaries (Fig. 10)."""
-    found: dict[str, Any] = {}
-    sides = [("", evaluation.confusion, evaluation.trimap)]
-    if evaluation.confusion_crf is not None and evaluation.trimap_crf is not None:
-        sides.append(("_crf", evaluation.confusion_crf, evaluation.trimap_crf))
-    for ending, confusion, trimap in sides:
-        found[f"pixel_accuracy{ending}"] = pixel_accuracy(confusion)
-        found[f"mean_class_accuracy{ending}"] = mean_class_accuracy(confusion)
-        found[f"frequency_weighted_iou{ending}"] = frequency_weighted_iou(confusion)
-        found[f"iou{ending}"] = dict(zip(evaluation.classes.names, iou(confusion).tolist(), strict=True))
-        found[f"trimap{ending}"] = [round(score, 6) for score in trimap_iou(trimap).tolist()]
-    return found
-
-
-def default_output(checkpoint_uri: str, split_name: str) -> str:
-    """URI of the folder for a report: in the training run that the checkpoint is of, or in the checkpoint itself."""
-    place = runs.find(checkpoint_uri)
-    run = place.parent
-    return f"{run if runs.is_run(run) else place}/evaluation-{split_name}"
-
-
-def check_output(output: str) -> None:
-    """Raise UserError for a folder in which a report cannot be, or which holds a training run."""
-    place = locate(output)
-    check_access(write=[place])
-    if runs.is_run(place):
-        raise UserError(f"{place} holds a training run: give another --output, such as {place}/evaluation")
-
-
-def publish_report(evaluation: Evaluation, output: str) -> str:
-    """Write report.html and the recipe as it was measured into the folder `output`; returns the page's URI.
-
-    The journal of the evaluation is no longer needed then, and goes.
-    """
-    page = write_report(
-        EvaluationReport(
-            title=f"DeepLab on {evaluation.reader}",
-            classes=evaluation.classes,
-            images=evaluation.images,
-            confusion=evaluation.confusion,
-            confusion_crf=evaluation.confusion_crf,
-            gallery=evaluation.worst,
-            history=evaluation.meta.history,
-            settings=as_dict(evaluation.recipe),
-            facts={
-                "checkpoint": evaluation.checkpoint,
-                "data": evaluation.data,
-                "iterations": str(evaluation.meta.iteration),
-                "evaluated": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-                "time": f"{evaluation.seconds:.0f} s",
-                "CRF": "as in the settings" if evaluation.crf else "left out",
-            },
-            trimap=evaluation.trimap,
-            trimap_crf=evaluation.trimap_crf,
-            gains=evaluation.gains,
-            losses=evaluation.losses,
-            errors=[(each.id or each.key, str(each.stage), str(each.reason)) for each in evaluation.errors],
-            figure5=evaluation.maps,
-        )
-    )
-    place = locate(output)
-    (place / _RECIPE).write_bytes(to_json(evaluation.recipe).encode())
-    (place / _PAGE).write_bytes(page.encode())
-    (place / PROGRESS).delete_tree()
-    return (place / _PAGE).uri

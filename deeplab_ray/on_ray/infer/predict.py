@@ -15,15 +15,14 @@ from deeplab_ray.errors import UserError
 from deeplab_ray.images import MAX_PIXELS
 from deeplab_ray.inputs import SplitInputs, open_inputs
 from deeplab_ray.on_ray.infer.chain import Stage
-from deeplab_ray.on_ray.infer.delivery import Begun, Order
+from deeplab_ray.on_ray.infer.delivery import Begun, Order, check_place
 from deeplab_ray.on_ray.infer.stages import Scorer, Target, predict_stage, refine_stage, step
 from deeplab_ray.on_ray.infer.work import unit_size
 from deeplab_ray.on_ray.resources import plan_pools
 from deeplab_ray.outputs.formats import Values, make
+from deeplab_ray.outputs.record import PREDICT
 from deeplab_ray.storage.access import check_access
 from deeplab_ray.storage.location import Location, locate
-
-RECORD = "predict.json"
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,7 @@ def check_request(
         raise UserError("--format names no format: give at least one, such as index")
     output = locate(output_uri)
     check_access(read=[locate(checkpoint_uri), locate(input_uri)], write=[output])
+    check_place(output, input_uri, PREDICT)
     place = runs.find(checkpoint_uri)
     meta = runs.read_meta(place)
     chosen = tuple(make(name, meta.classes, values) for name in names)
@@ -102,6 +102,6 @@ def check_request(
     }
     if isinstance(inputs, SplitInputs):
         asked["data_digest"] = inputs.split.manifest.digest
-    order = Order(inputs, Target(output, chosen), asked, RECORD)
+    order = Order(inputs, Target(output, chosen), asked, PREDICT)
     order.check_output()
     return Request(order, place, len(meta.classes), recipe, params, max_pixels)

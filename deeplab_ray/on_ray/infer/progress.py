@@ -36,6 +36,8 @@ class StageSummary:
     seconds: dict[str, float]
     """By step, added up over workers."""
     deaths: int
+    start_s: float = 0.0
+    """Seconds until its first worker was ready."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ def _stage_summary(state: StageState, seconds: float) -> StageSummary:
         bytes_per_image=state.bytes // images,
         seconds=dict(state.seconds),
         deaths=state.deaths,
+        start_s=state.start,
     )
 
 

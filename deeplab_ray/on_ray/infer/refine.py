@@ -12,18 +12,20 @@ from deeplab_ray.images import MAX_PIXELS
 from deeplab_ray.inputs import FolderInputs
 from deeplab_ray.labels import ClassTable
 from deeplab_ray.on_ray.infer.chain import Stage
-from deeplab_ray.on_ray.infer.delivery import Begun, Order
+from deeplab_ray.on_ray.infer.delivery import Begun, Order, check_place
 from deeplab_ray.on_ray.infer.stages import Target, refine_stage, step
 from deeplab_ray.on_ray.infer.work import unit_size
 from deeplab_ray.on_ray.resources import plan_refiners
 from deeplab_ray.outputs.formats import Values, make
+from deeplab_ray.outputs.record import REFINE
 from deeplab_ray.outputs.scores import read_scores
 from deeplab_ray.outputs.stored import Kind, MappedInputs, anonymous, open_maps, open_scores, read_record
 from deeplab_ray.shards import MANIFEST, Manifest
 from deeplab_ray.storage.access import check_access
 from deeplab_ray.storage.location import locate
 
-RECORD = "refine.json"
+_FIRST = 100
+"""Files that are looked at to find out the number of classes."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Request:
             read = step("ReadMaps", self.inputs, self.classes, self.max_pixels, begun.there)
             kind = self.inputs.kind
         else:
-            read = step("ReadScores", self.inputs, begun.there)
+            read = step("ReadScores", self.inputs, self.classes, begun.there)
         stage = refine_stage(self.classes, self.crf, pool, write, kind=kind)
         return [Stage(stage.name, (read, *stage.steps), pool)], unit_size(len(begun.todo), 0, 0)
 
@@ -72,16 +74,17 @@ def check_request(
     output = locate(output_uri)
     read = [locate(uri) for uri in (input_uri, probabilities, classes_uri) if uri]
     check_access(read=read, write=[output])
+    check_place(output, input_uri, REFINE)
     stored: dict[str, Any] = {}
     inputs: FolderInputs | MappedInputs
     if probabilities:
-        inputs = open_maps(input_uri, probabilities, kind)
-        count = _classes_of_maps(inputs)
+        inputs = open_maps(input_uri, probabilities, kind, exclude=output)
     else:
-        inputs = open_scores(input_uri)
+        inputs = open_scores(input_uri, exclude=output)
         stored = read_record(input_uri)
-        count = _classes_of_scores(inputs)
-    table = _table(classes_uri, stored, count)
+    known = _table(classes_uri, stored.get("classes") or {})
+    count = _count(inputs, known)
+    table = known or anonymous(count)
     names = list(dict.fromkeys(formats))
     if not names or "scores" in names:
         raise UserError("--format takes cityscapes, voc, index or overlay, at least one: scores are what goes in")
@@ -98,43 +101,40 @@ def check_request(
         "classes": table.to_json(),
     }
     target = Target(output, tuple(make(name, table, values) for name in names))
-    order = Order(inputs, target, asked, RECORD, ids_by_reading=not probabilities)
+    files = inputs.images if isinstance(inputs, MappedInputs) else inputs
+    order = Order(files, target, asked, REFINE, ids_by_reading=not probabilities)
     order.check_output()
     return Request(order, inputs, count, params, max_pixels)
 
 
-def _classes_of_maps(inputs: MappedInputs) -> int:
-    """The number of classes, by the first map that can be read."""
-    problem = "there is no image"
-    for key in inputs.keys().slice(0, 100).to_pylist():
+def _table(uri: str | None, stored: dict[str, Any]) -> ClassTable | None:
+    """The classes of a prepared split, or those that are stored with the scores; None if nobody says."""
+    if not uri:
+        return ClassTable.from_json(stored) if stored else None
+    try:
+        return Manifest.from_json((locate(uri) / MANIFEST).read_bytes()).classes
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"--classes {uri} is no prepared split: give the folder of one, with a {MANIFEST}") from None
+    except ValueError as error:
+        raise UserError(f"--classes {uri} is no prepared split ({error}): give the folder of one") from None
+
+
+def _count(inputs: FolderInputs | MappedInputs, table: ClassTable | None) -> int:
+    """The number of classes: the table's, if one of the first files has so many; without a table the first one's."""
+    problem, other = "", 0
+    for key in inputs.keys().slice(0, _FIRST).to_pylist():
         try:
-            return len(inputs.read_map(key))
+            if isinstance(inputs, MappedInputs):
+                found = len(inputs.read_map(key))
+            else:
+                found = len(read_scores(inputs.read(key).image).scores)
         except (FileNotFoundError, ValueError) as error:
-            problem = f"{key}: {error}"
-    raise UserError(f"none of the first maps in {inputs.maps} can be read ({problem})")
-
-
-def _classes_of_scores(inputs: FolderInputs) -> int:
-    problem = "there is none"
-    for key in inputs.keys().slice(0, 100).to_pylist():
-        try:
-            return len(read_scores(inputs.read(key).image).scores)
-        except (FileNotFoundError, ValueError) as error:
-            problem = f"{key}: {error}"
-    raise UserError(f"none of the first scores in {inputs.uri} can be read ({problem})")
-
-
-def _table(uri: str | None, stored: dict[str, Any], count: int) -> ClassTable:
-    if uri:
-        file = locate(uri) / MANIFEST
-        try:
-            table = Manifest.from_json(file.read_bytes()).classes
-        except (OSError, ValueError) as error:
-            raise UserError(f"--classes {uri} is no prepared split ({error}): give the folder of one") from None
-    elif stored.get("classes"):
-        table = ClassTable.from_json(stored["classes"])
-    else:
-        table = anonymous(count)
-    if len(table) != count:
-        raise UserError(f"the maps are of {count} classes, the table of {len(table)}: give --classes that go with them")
-    return table
+            problem = problem or f"{key}: {error}"
+            continue
+        if table is None or found == len(table):
+            return found
+        other = found
+    if other and table:
+        raise UserError(f"the maps are of {other} classes, the table of {len(table)}: give --classes that go with them")
+    what = f"maps in {inputs.maps}" if isinstance(inputs, MappedInputs) else f"scores in {inputs.uri}"
+    raise UserError(f"none of the first {what} can be read ({problem})")

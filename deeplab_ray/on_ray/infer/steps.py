@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
 from deeplab_ray.crf import CRFParams, DenseCRF
-from deeplab_ray.images import decode_image, decode_label, encode_label
+from deeplab_ray.images import decode_image, decode_label, decode_upright, encode_label
 from deeplab_ray.inputs import FolderInputs, Inputs
 from deeplab_ray.machine import usable_cpus
 from deeplab_ray.metrics import boundary_distance, confusion_matrix, trimap_counts
@@ -28,6 +28,7 @@ from deeplab_ray.outputs.publish import publish
 from deeplab_ray.outputs.scores import read_scores
 from deeplab_ray.outputs.stored import Kind, MappedInputs
 from deeplab_ray.report.figure5 import belief_maps
+from deeplab_ray.storage.patience import with_patience
 
 _READERS = 8
 """Images of a unit that are read at a time."""
@@ -35,7 +36,8 @@ _LARGEST = float(np.finfo(np.float16).max)
 
 
 class Read(Step):
-    """Key → id, image and label (encoded bytes), and the decoded image."""
+    """Key → id, image and label (encoded bytes), and the decoded image. Photographs of a folder are turned upright, as
+    EXIF says; then "image" is a PNG of that."""
 
     name = "read"
     exclusive = False
@@ -58,11 +60,15 @@ class Read(Step):
             row["id"] = sample.id
             if self._there(sample.id):
                 return row
-        pixels = decode_image(sample.image, upright=isinstance(self.inputs, FolderInputs), max_pixels=self.max_pixels)
-        return row | {"image": sample.image, "label": sample.label, "_pixels": pixels}
+        if isinstance(self.inputs, FolderInputs):
+            # Whoever takes it from here reads no EXIF.
+            pixels, image = decode_upright(sample.image, self.max_pixels)
+        else:
+            pixels, image = decode_image(sample.image, max_pixels=self.max_pixels), sample.image
+        return row | {"image": image, "label": sample.label, "_pixels": pixels}
 
     def _there(self, id: str) -> bool:
-        return self.target is not None and self.target.complete(id)
+        return _complete(self.target, id)
 
 
 class ReadScores(Step):
@@ -71,9 +77,10 @@ class ReadScores(Step):
     name = "read"
     exclusive = False
 
-    def __init__(self, inputs: Inputs, target: Target | None = None) -> None:
-        """target: files of an earlier run; images that have all of theirs are not refined again."""
-        self.inputs, self.target = inputs, target
+    def __init__(self, inputs: Inputs, classes: int | None = None, target: Target | None = None) -> None:
+        """classes: how many the scores must have; None: any number. target: files of an earlier run; images that have
+        all of theirs are not refined again."""
+        self.inputs, self.classes, self.target = inputs, classes, target
 
     def many(self, rows: list[Row], aside: Aside) -> list[Row]:
         read = [result for row in rows if (result := aside.attempt(self.name, row, self.one)) is not None]
@@ -83,8 +90,10 @@ class ReadScores(Step):
     def one(self, row: Row) -> Row:
         stored = read_scores(self.inputs.read(row["key"]).image)
         row["id"] = stored.id
-        if self.target is not None and self.target.complete(stored.id):
+        if _complete(self.target, stored.id):
             return row
+        if self.classes and len(stored.scores) != self.classes:
+            raise ValueError(f"its scores are of {len(stored.scores)} classes, others of {self.classes}")
         scores = {"scores": stored.scores.tobytes(), "shape": stored.scores.shape, "grid": stored.grid}
         return row | {"image": stored.image, "label": stored.label} | scores
 
@@ -102,7 +111,7 @@ class ReadMaps(Read):
             return row
         found = self.maps.read_map(row["key"])
         if len(found) != self.classes:
-            raise ValueError(f"its map is of {len(found)} classes, the first one's of {self.classes}")
+            raise ValueError(f"its map is of {len(found)} classes, others of {self.classes}")
         return row | {"_map": found}
 
 
@@ -279,6 +288,11 @@ class Write(Step):
             publish(self.target.output, each.path(row["id"]), content)
             written += len(content)
         return {"key": row["key"], "id": row["id"], "written": written}
+
+
+def _complete(target: Target | None, id: str) -> bool:
+    """Whether an earlier run has written all files of this image."""
+    return target is not None and with_patience(lambda: target.complete(id), target.output)
 
 
 def full_size_probabilities(row: Row, height: int, width: int) -> NDArray[np.float32]:

@@ -1,5 +1,6 @@
 """Take all images of an input through the stages, each exactly once, and keep a journal of those that are through."""
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 
 from deeplab_ray.errors import JobError, UserError
 from deeplab_ray.inputs import Inputs, ids
-from deeplab_ray.on_ray.infer.chain import Chain, Stage
+from deeplab_ray.on_ray.infer.chain import Chain, Stage, StageState
 from deeplab_ray.on_ray.infer.progress import Meter, Summary
 from deeplab_ray.on_ray.infer.stage import Row
 from deeplab_ray.outputs.journal import Done, Journal, missing
@@ -34,7 +35,9 @@ class Todo:
     total: int
     """Images of the input, those that are done included."""
     failed: list[Done] = field(default_factory=list)
-    """Failed ones of earlier runs."""
+    """Failed ones of earlier runs that are not to be done again."""
+    taken: dict[int, str] = field(default_factory=dict)
+    """Of images that are done, if only reading tells ids: the hash of the id, and the key."""
     also: Row = field(default_factory=dict)
     """For the steps: the same for every image."""
 
@@ -54,28 +57,31 @@ def find_todo(
 ) -> Todo:
     """Find out what is to be done by the names of the images and by the journal; no image is read.
 
-    retry_errors: what failed before is to be done again. ids_by_reading: the files' names are not the images' ids.
+    What the journal says of images that are no longer there counts no more. retry_errors: what failed before is to be
+    done again. ids_by_reading: the files' names are not the images' ids.
     """
     keys = inputs.keys()
     names = None if ids_by_reading else ids(inputs, keys)
     if journal is None:
         return Todo(keys, names, len(keys))
-    failed: list[Done] = []
+    failed, taken = dict[str, Done](), dict[int, str]()
 
     def through() -> Iterator[pa.ChunkedArray]:
         for table in journal.tables(["key", "id", "stage", "reason"]):
             good = table["stage"].is_null()
-            failed.extend(Done(**row) for row in table.filter(pc.invert(good)).to_pylist())
-            yield table.filter(good)["key"] if retry_errors else table["key"]
+            failed.update((row["key"], Done(**row)) for row in table.filter(pc.invert(good)).to_pylist())
+            done = table.filter(good)
+            if names is None:
+                taken.update(zip(map(hash, done["id"].to_pylist()), done["key"].to_pylist(), strict=True))
+            yield done["key"]
 
     left = pa.array(missing(keys, through()))
-    once = {done.key: done for done in failed}
-    return Todo(
-        keys.take(left),
-        None if names is None else names.take(left),
-        len(keys),
-        [] if retry_errors else [*once.values()],
-    )
+    # Of an image that was done again there are two rows, in any order: the good one counts.
+    errors = pc.is_in(keys.take(left), value_set=pa.array(failed, keys.type))
+    still = [] if retry_errors else [failed[key] for key in keys.take(left.filter(errors)).to_pylist()]
+    if not retry_errors:
+        left = left.filter(pc.invert(errors))
+    return Todo(keys.take(left), None if names is None else names.take(left), len(keys), still, taken)
 
 
 def unit_size(images: int, batch: int, gpus: float) -> int:
@@ -96,6 +102,11 @@ class Work:
         self.summary: Summary | None = None
         """How the last run went."""
 
+    @property
+    def states(self) -> Sequence[StageState]:
+        """What is known of the stages now."""
+        return self._chain.states
+
     def __enter__(self) -> "Work":
         self._started = time.monotonic()
         self._chain.__enter__()
@@ -109,16 +120,23 @@ class Work:
     ) -> Iterator[tuple[Done, Row]]:
         """Yield every image once, and what the last step has left of its row; failed ones with their reason.
 
-        Each is in the journal within a second, at the latest when this ends, however it ends. keep: let the workers
+        Each is in the journal within two seconds, at the latest when this ends, however it ends. keep: let the workers
         live for another run, instead of ending those of a stage once it has nothing left to do.
         Raises JobError as `Chain.run` does.
         """
-        seen: dict[int, str] = {}
+        seen = dict(todo.taken)
         meter = Meter(self._chain.states, len(todo), say)
+
+        def tick() -> None:
+            meter.tick()
+            if journal:
+                journal.keep_up()
+
         try:
-            for report in self._chain.run(todo.units(unit), meter.tick, keep):
+            for report in self._chain.run(todo.units(unit), tick, keep):
                 for done, row in _entries(report.failed, report.rows):
-                    done = _once(done, seen)
+                    # Those of a folder differ by themselves.
+                    done = _once(done, seen) if todo.ids is None else done
                     if journal:
                         journal.add(done)
                     meter.count(done)
@@ -143,6 +161,12 @@ def _once(done: Done, seen: dict[int, str]) -> Done:
     if done.stage is None and (other := seen.setdefault(hash(done.id), done.key)) != done.key:
         return Done(done.key, done.id, "read", f"its id is that of another image, too ({other}): give each its own")
     return done
+
+
+def check_price(per_node_hour: float | None) -> None:
+    """Raise UserError unless it is a price, or None."""
+    if per_node_hour is not None and not 0 <= per_node_hour < math.inf:
+        raise UserError(f"--price-per-node-hour {per_node_hour:g} must be a number, 0 or above")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from deeplab_ray import datasets
 from deeplab_ray.config.resources import InferenceResources
 from deeplab_ray.config.scoring import ScoringConfig
-from deeplab_ray.crf import DenseCRF
+from deeplab_ray.crf import CRFParams, DenseCRF
 from deeplab_ray.errors import UserError
 from deeplab_ray.images import decode_image, decode_label
 from deeplab_ray.labels import ClassTable
@@ -21,10 +21,12 @@ from deeplab_ray.metrics import mean_iou
 from deeplab_ray.models.checkpoint import load_model
 from deeplab_ray.models.scoring import score_images
 from deeplab_ray.on_ray.infer.crf_search import coarse_grid, format_crf_search, search_crf, spread
-from deeplab_ray.on_ray.infer.evaluate import evaluate, publish_report
+from deeplab_ray.on_ray.infer.evaluate import check_request, evaluate, run
+from deeplab_ray.on_ray.infer.evaluation import publish_report
 from deeplab_ray.on_ray.infer.stage import Row
 from deeplab_ray.on_ray.infer.work import Work
-from deeplab_ray.outputs.journal import Done
+from deeplab_ray.outputs.journal import Done, Journal
+from deeplab_ray.report import format_table
 from deeplab_ray.shards import Manifest, Split, open_split, write_shard
 from deeplab_ray.storage.location import locate
 
@@ -156,6 +158,58 @@ def test_images_without_a_label_are_not_measured(prepared_scenes: str, trained: 
     assert result.confusion.sum(axis=1).tolist() == split.manifest.pixels
     assert sorted(row.id for row in result.worst) == sorted(split.read(index).id for index in (1, 2, 4))
     assert search_crf(trained, str(tmp_path), "val", images=100).images == 3
+
+
+@pytest.mark.slow
+def test_an_interrupted_evaluation_goes_on_where_it_was(
+    prepared_scenes: str, trained: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A CRF that blurs all shapes, so that there is a loss to be told.
+    blur = CRFParams(w1=30, sigma_alpha=60, sigma_beta=60, w2=30, sigma_gamma=9, iterations=3)
+    request = check_request(trained, prepared_scenes, "val", blur, figure5="road")
+    one_each = InferenceResources(predictors=1, refiners=1)
+    whole = run(request, one_each)
+
+    through = Work.run
+
+    def interrupted(*arguments: Any, **options: Any) -> Iterator[tuple[Done, Row]]:
+        for number, each in enumerate(through(*arguments, **options)):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield each
+
+    output = str(tmp_path / "report")
+    with monkeypatch.context() as patch:
+        patch.setattr(Work, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(request, one_each, output=output)
+    measured = [done.key for done in Journal(locate(output)).read()]
+    assert 3 <= len(measured) < 5
+    result = run(request, one_each, output=output)
+    computed = [stage["computed"] for stage in result.figures["stages"]]
+    assert computed == 2 * [5 - len(measured)]
+
+    assert result.images == whole.images == 5
+    for name in ("confusion", "confusion_crf", "trimap", "trimap_crf"):
+        np.testing.assert_array_equal(getattr(result, name), getattr(whole, name))
+    assert {gain.id: gain for gain in result.gains} == {gain.id: gain for gain in whole.gains}
+    for ours, theirs in zip(result.worst + result.losses, whole.worst + whole.losses, strict=True):
+        assert (ours.id, ours.miou, ours.miou_crf) == (theirs.id, theirs.miou, theirs.miou_crf)
+        assert np.array_equal(ours.network, theirs.network)
+        assert ours.crf is not None
+        assert theirs.crf is not None
+        assert np.array_equal(ours.crf, theirs.crf)
+    assert [maps.id for maps in result.maps] == [maps.id for maps in whole.maps]
+    assert len(result.maps) == 3
+
+    assert result.miou_crf is not None
+    assert result.miou_crf < result.miou
+    table = format_table(result.classes.names, result.confusion, result.confusion_crf)
+    assert table.startswith("The CRF lowered mean IoU")
+    publish_report(result, output)
+    page = (tmp_path / "report/report.html").read_text()
+    assert "The CRF lowered mean IoU" in page
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["recipe.json", "report.html"]
 
 
 def test_a_split_without_a_labelled_pixel_is_refused_at_the_start(
