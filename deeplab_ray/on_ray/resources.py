@@ -219,9 +219,10 @@ def fill(
         held = f"{total['CPU']:g} CPU" + (f" and {total['GPU']:g} GPU" if gpus else "")
         if most_predictors or most_refiners:
             raise UserError(
-                f"the cluster has {held}, of which {CPUS_FOR_DATA:g} CPU must stay for reading: it cannot hold "
-                f"{most_predictors or 1} predictors{on_gpu} and {most_refiners or 1} CRF actors of at least {_SHARE:g} "
-                "CPU each: lower --predictors or --refiners, or add nodes"
+                f"the cluster has {held}, of which {CPUS_FOR_DATA:g} CPU must stay for reading: it cannot hold actors "
+                f"of at least {_SHARE:g} CPU, {most_predictors or 1} for the network{on_gpu} and {most_refiners or 1} "
+                "for the CRF: lower --predictors or --refiners, add nodes, or pass --autoscaling if the cluster grows "
+                "by itself"
             )
         raise UserError(
             f"the cluster has {held}; inference needs {CPUS_FOR_DATA:g} CPU for reading, {_SHARE:g} each for a "

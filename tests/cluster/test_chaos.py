@@ -23,7 +23,7 @@ from deeplab_ray.storage.location import locate
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.xdist_group("ray")]
 
 JOB = Path(__file__).parents[2] / "jobs" / "predict.py"
-IMAGES = 150
+IMAGES = 120
 KILLS = ("Predict", "Refine", "raylet", "job", "Refine", "Predict", "job", "raylet", "Refine", "job")
 
 
@@ -42,7 +42,13 @@ class Nodes:
 
     def kill_raylet(self) -> None:
         node = self.nodes.pop(0)
-        os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+        # An agent whose raylet is gone computes at full speed for a minute, which would slow down all else.
+        agents = [each for each in raylet.children() if "Agent" in "".join(each.cmdline())]
+        raylet.kill()
+        for agent in agents:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                agent.kill()
         self.nodes.append(self.cluster.add_node(num_cpus=4))
         with contextlib.suppress(Exception):  # half of it is gone already
             self.cluster.remove_node(node)
@@ -61,6 +67,8 @@ class Job:
     def __init__(self, checkpoint: Path, source: Path, output: Path, address: str) -> None:
         command = [sys.executable, str(JOB), "--checkpoint", str(checkpoint), "--input", str(source)]
         command += ["--output", str(output), "--format", "index", "overlay"]
+        # Every worker takes seconds to start, and the first of each pool has most to do.
+        command += ["--predictors", "1", "--refiners", "2"]
         self.process = subprocess.Popen(
             command,
             env=os.environ | {"RAY_ADDRESS": address},

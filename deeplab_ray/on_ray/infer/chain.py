@@ -30,6 +30,8 @@ IN_FLIGHT = 2
 """Units at an actor: one that computes, one that waits or is being read."""
 # A unit whose worker died while it computed it, so often: its images go on one by one; then each is given up.
 _SPLIT_AFTER, _GIVE_UP_AFTER = 2, 5
+# So many workers in a row for each place of a pool may die before they are ready.
+_STILLBORN = 4
 _WAIT_S = 1.0
 _SAY_WAITING_EVERY_S = 30.0
 
@@ -116,6 +118,7 @@ class Chain:
         self._worker_of: dict[Any, _Worker] = {}
         self._entered = self._last_seen = self._waiting_said = time.monotonic()
         self._over = False
+        self._stillborn = [0] * len(stages)
 
     def __enter__(self) -> "Chain":
         self._entered = time.monotonic()
@@ -257,8 +260,15 @@ class Chain:
                 raise JobError(
                     f"a worker of stage {self.stages[worker.stage].name} cannot start ({origin(error)})"
                 ) from error
+            self._stillborn[worker.stage] += 1
+            if self._stillborn[worker.stage] > _STILLBORN * self.stages[worker.stage].pool.size:
+                raise JobError(
+                    f"workers of stage {self.stages[worker.stage].name} die as they start ({origin(error)}): see "
+                    "whether the nodes have memory enough for them"
+                ) from error
             self._replace(worker.stage)
             return
+        self._stillborn[worker.stage] = 0
         worker.starting, worker.since = None, time.monotonic()
         state = self.states[worker.stage]
         state.start = state.start or worker.since - self._entered

@@ -29,7 +29,7 @@ class StageSummary:
     images_per_s: float
     use: float
     """Share of its workers' time that went into computing."""
-    cpu_seconds_per_image: float
+    busy_s_per_image: float
     """Seconds of a worker for an image, reading and writing left out."""
     bytes_per_image: int
     """What goes to the next stage through the object store."""
@@ -156,7 +156,7 @@ def _stage_summary(state: StageState, seconds: float) -> StageSummary:
         computed=state.computed,
         images_per_s=state.images / seconds if seconds > 0 else 0.0,
         use=state.use,
-        cpu_seconds_per_image=state.busy / images,
+        busy_s_per_image=state.busy / images,
         bytes_per_image=state.bytes // images,
         seconds=dict(state.seconds),
         deaths=state.deaths,

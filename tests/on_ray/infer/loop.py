@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from deeplab_ray.config.recipe import Recipe
 from deeplab_ray.config.resources import InferenceResources
 from deeplab_ray.crf import CRFParams, DenseCRF
+from deeplab_ray.machine import usable_cpus
 from deeplab_ray.models.checkpoint import load_model
 from deeplab_ray.models.scoring import score_image
 from deeplab_ray.on_ray.infer import delivery, predict, refine
@@ -39,7 +40,13 @@ class Loop:
     ) -> Prediction:
         """What batch prediction has to give: scores rounded to float16, upsampled, softmax, the CRF."""
         network: Any = self.network  # type: ignore[attr-defined]
-        scores, grid = score_image(network, image, torch.device("cpu"), "float32", self.recipe.scoring)
+        # The last bit of a score depends on how many threads add it up.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(usable_cpus())
+        try:
+            scores, grid = score_image(network, image, torch.device("cpu"), "float32", self.recipe.scoring)
+        finally:
+            torch.set_num_threads(threads)
         half = scores.half()
         probabilities = grid.to_image(half.float()[None], *image.shape[:2]).softmax(1)[0].numpy()
         labels = DenseCRF(crf).labels(image, probabilities) if crf else probabilities.argmax(0).astype(np.uint8)

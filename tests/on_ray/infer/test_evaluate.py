@@ -21,8 +21,9 @@ from deeplab_ray.metrics import mean_iou
 from deeplab_ray.models.checkpoint import load_model
 from deeplab_ray.models.scoring import score_images
 from deeplab_ray.on_ray.infer.crf_search import coarse_grid, format_crf_search, search_crf, spread
-from deeplab_ray.on_ray.infer.evaluate import check_request, evaluate, run
-from deeplab_ray.on_ray.infer.evaluation import publish_report
+from deeplab_ray.on_ray.infer.evaluate import check_request, run
+from deeplab_ray.on_ray.infer.evaluate import evaluate as evaluate_with
+from deeplab_ray.on_ray.infer.evaluation import Evaluation, publish_report
 from deeplab_ray.on_ray.infer.stage import Row
 from deeplab_ray.on_ray.infer.work import Work
 from deeplab_ray.outputs.journal import Done, Journal
@@ -31,6 +32,14 @@ from deeplab_ray.shards import Manifest, Split, open_split, write_shard
 from deeplab_ray.storage.location import locate
 
 RECIPE = tiny.recipe()
+
+
+ONE_EACH = InferenceResources(predictors=1, refiners=1)
+"""More actors than the machine has cores only take longer to start."""
+
+
+def evaluate(*arguments: Any, resources: InferenceResources = ONE_EACH, **options: Any) -> Evaluation:
+    return evaluate_with(*arguments, resources=resources, **options)
 
 
 @pytest.fixture(scope="module")
@@ -79,30 +88,7 @@ def assert_nearly_equal(found: np.ndarray, expected: np.ndarray) -> None:
 
 
 @pytest.mark.slow
-def test_matrices_equal_a_plain_loop_and_the_report_lands_on_s3(prepared_scenes: str, trained: str) -> None:
-    before, after, each = directly(trained, prepared_scenes)
-    result = evaluate(trained, prepared_scenes, "val")
-    assert result.images == 5
-    assert_nearly_equal(result.confusion, before)
-    assert result.confusion_crf is not None
-    assert_nearly_equal(result.confusion_crf, after)
-    assert np.abs(before - after).sum() > before.sum() / 100, "the CRF changed nothing: the test shows nothing"
-    assert (result.crf, result.checkpoint) == (RECIPE.crf, trained)
-
-    assert [row.id for row in result.worst] == sorted(each, key=lambda name: each[name])
-    for row in result.worst:
-        assert row.miou == pytest.approx(each[row.id], abs=0.01)
-        assert row.network.shape == row.truth.shape == row.image.shape[:2] == (48, 96)
-    assert publish_report(result, "s3://tests/evaluation") == "s3://tests/evaluation/report.html"
-    page = locate("s3://tests/evaluation/report.html").read_bytes().decode()
-    assert f"{100 * result.miou:.1f}" in page
-    assert f"{100 * mean_iou(result.confusion_crf):.1f}" in page
-    assert all(row.id in page for row in result.worst)
-    assert locate("s3://tests/evaluation").files() == ["recipe.json", "report.html"]
-
-
-@pytest.mark.slow
-def test_the_driver_gets_labels_of_no_more_images_than_the_report_shows(
+def test_matrices_equal_a_plain_loop_and_the_report_lands_on_s3(
     prepared_scenes: str, trained: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     came: list[set[str]] = []
@@ -114,23 +100,38 @@ def test_the_driver_gets_labels_of_no_more_images_than_the_report_shows(
             yield done, row
 
     monkeypatch.setattr(Work, "run", spied)
+    before, after, each = directly(trained, prepared_scenes)
     result = evaluate(trained, prepared_scenes, "val", gallery=2)
+    assert result.images == 5
+    assert_nearly_equal(result.confusion, before)
+    assert result.confusion_crf is not None
+    assert_nearly_equal(result.confusion_crf, after)
+    assert np.abs(before - after).sum() > before.sum() / 100, "the CRF changed nothing: the test shows nothing"
+    assert (result.crf, result.checkpoint) == (RECIPE.crf, trained)
+
+    # The driver gets labels of no more images than the report shows: the two worst, and those that lost most by the
+    # CRF, be they among them or not.
     counts, labels = {"key", "id", "measured"}, {"network", "network_crf"}
-    assert came[:5] == 5 * [counts]
-    # The two worst, and those that lost most by the CRF, be they among them or not.
     shown = {row.id for row in (*result.worst, *result.losses)}
-    assert came[5:] == len(shown) * [counts | labels]
-    _, _, each = directly(trained, prepared_scenes)
+    assert came == 5 * [counts] + len(shown) * [counts | labels]
     assert [row.id for row in result.worst] == sorted(each, key=lambda name: each[name])[:2]
+    truth, split = {}, open_split(prepared_scenes, "val")
+    for sample in map(split.read, range(len(split))):
+        truth[sample.id] = (decode_image(sample.image), decode_label(sample.label or b""))
     for row in result.worst:
         assert row.crf is not None
-        truth, split = {}, open_split(prepared_scenes, "val")
-        for sample in map(split.read, range(len(split))):
-            truth[sample.id] = (decode_image(sample.image), decode_label(sample.label or b""))
+        assert row.miou == pytest.approx(each[row.id], abs=0.01)
+        assert row.network.shape == row.truth.shape == row.image.shape[:2] == (48, 96)
         np.testing.assert_array_equal(row.image, truth[row.id][0])
         np.testing.assert_array_equal(row.truth, truth[row.id][1])
         assert of_truth(count(row.truth, row.network, 12)) == pytest.approx(row.miou)
         assert of_truth(count(row.truth, row.crf, 12)) == pytest.approx(row.miou_crf)
+    assert publish_report(result, "s3://tests/evaluation") == "s3://tests/evaluation/report.html"
+    page = locate("s3://tests/evaluation/report.html").read_bytes().decode()
+    assert f"{100 * result.miou:.1f}" in page
+    assert f"{100 * mean_iou(result.confusion_crf):.1f}" in page
+    assert all(row.id in page for row in result.worst)
+    assert locate("s3://tests/evaluation").files() == ["recipe.json", "report.html"]
 
 
 def partly_labelled(prepared: str, folder: Path, without: tuple[int, ...], shards: int = 1) -> Split:
@@ -151,13 +152,27 @@ def partly_labelled(prepared: str, folder: Path, without: tuple[int, ...], shard
 
 
 @pytest.mark.slow
-def test_images_without_a_label_are_not_measured(prepared_scenes: str, trained: str, tmp_path: Path) -> None:
-    split = partly_labelled(prepared_scenes, tmp_path, without=(0, 3))
+def test_images_without_a_label_are_not_measured_and_those_of_a_damaged_shard_fail_with_its_name(
+    prepared_scenes: str, trained: str, tmp_path: Path
+) -> None:
+    split = partly_labelled(prepared_scenes, tmp_path, without=(0, 3), shards=2)
+    file = Path(split.paths()[1])
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
     result = evaluate(trained, str(tmp_path), "val", crf=None)
-    assert result.images == 3
-    assert result.confusion.sum(axis=1).tolist() == split.manifest.pixels
-    assert sorted(row.id for row in result.worst) == sorted(split.read(index).id for index in (1, 2, 4))
-    assert search_crf(trained, str(tmp_path), "val", images=100).images == 3
+    # Labelled are 1 and 2 in the first shard, and 4 in the second.
+    assert (result.images, len(result.errors)) == (2, 1)
+    assert [error.stage for error in result.errors] == ["read"]
+    assert f"shard {file} is damaged" in str(result.errors[0].reason)
+    pixels = np.zeros(12, int)
+    for index in (1, 2):
+        pixels += np.bincount(decode_label(split.read(index).label or b"").ravel(), minlength=256)[:12]
+    assert result.confusion.sum(axis=1).tolist() == pixels.tolist()
+    assert sorted(row.id for row in result.worst) == sorted(split.read(index).id for index in (1, 2))
+    publish_report(result, str(tmp_path / "report"))
+    assert f"shard {file} is damaged" in (tmp_path / "report/report.html").read_text()
+    assert search_crf(trained, str(tmp_path), "val", images=100, resources=ONE_EACH).images == 2
 
 
 @pytest.mark.slow
@@ -167,8 +182,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(
     # A CRF that blurs all shapes, so that there is a loss to be told.
     blur = CRFParams(w1=30, sigma_alpha=60, sigma_beta=60, w2=30, sigma_gamma=9, iterations=3)
     request = check_request(trained, prepared_scenes, "val", blur, figure5="road")
-    one_each = InferenceResources(predictors=1, refiners=1)
-    whole = run(request, one_each)
+    whole = run(request, ONE_EACH)
 
     through = Work.run
 
@@ -182,10 +196,10 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(
     with monkeypatch.context() as patch:
         patch.setattr(Work, "run", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            run(request, one_each, output=output)
+            run(request, ONE_EACH, output=output)
     measured = [done.key for done in Journal(locate(output)).read()]
     assert 3 <= len(measured) < 5
-    result = run(request, one_each, output=output)
+    result = run(request, ONE_EACH, output=output)
     computed = [stage["computed"] for stage in result.figures["stages"]]
     assert computed == 2 * [5 - len(measured)]
 
@@ -220,22 +234,6 @@ def test_a_split_without_a_labelled_pixel_is_refused_at_the_start(
         evaluate(trained, str(tmp_path), "val")
     with pytest.raises(UserError, match=r"/val has no labelled pixel"):
         search_crf(trained, str(tmp_path), "val", images=3)
-
-
-@pytest.mark.slow
-def test_images_of_a_damaged_shard_fail_with_its_name_and_all_others_are_measured(
-    prepared_scenes: str, trained: str, tmp_path: Path
-) -> None:
-    split = partly_labelled(prepared_scenes, tmp_path, without=(), shards=2)
-    file = Path(split.paths()[0])
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-    result = evaluate(trained, str(tmp_path), "val", crf=None)
-    assert (result.images, len(result.errors)) == (2, 3)
-    assert all(error.stage == "read" and f"shard {file} is damaged" in str(error.reason) for error in result.errors)
-    publish_report(result, str(tmp_path / "report"))
-    assert f"shard {file} is damaged" in (tmp_path / "report/report.html").read_text()
 
 
 @pytest.mark.slow
@@ -297,7 +295,7 @@ def test_scales_mirror_images_and_tiles_are_as_asked_for(prepared_scenes: str, t
 
 @pytest.mark.slow
 def test_a_search_of_crf_parameters_finds_what_a_plain_loop_finds(prepared_scenes: str, trained: str) -> None:
-    search = search_crf(trained, prepared_scenes, "val", images=3)
+    search = search_crf(trained, prepared_scenes, "val", images=3, resources=ONE_EACH)
     assert search.images == 3
 
     split = open_split(prepared_scenes, "val")

@@ -57,11 +57,11 @@ def ready(measured: Measured) -> tuple[StageCost, ...]:
 @pytest.mark.parametrize(
     ("costs", "storage", "counts", "images", "slowest"),
     [
-        ((0.03, 0.3), 0.05, (1, 3), 100, "refine"),
-        ((0.15, 0.15), 0.05, (2, 2), 140, None),
-        ((0.3, 0.03), 0.05, (3, 1), 100, "predict"),
+        ((0.03, 0.3), 0.05, (1, 3), 60, "refine"),
+        ((0.15, 0.15), 0.05, (2, 2), 80, None),
+        ((0.3, 0.03), 0.05, (3, 1), 60, "predict"),
         # Two places a worker, each taken for 0.5 s: storage is what is slow.
-        ((0.05, 0.05), 0.45, (2, 2), 80, None),
+        ((0.05, 0.05), 0.45, (2, 2), 50, None),
     ],
     ids=["1:10", "1:1", "10:1", "storage"],
 )
@@ -139,7 +139,7 @@ def test_a_plan_and_the_run_that_it_is_for(tmp_path: Path) -> None:
     figures = done.figures
     costs = []
     for stage, said in zip(figures["stages"], planned.stages, strict=True):
-        compute = stage["cpu_seconds_per_image"]
+        compute = stage["busy_s_per_image"]
         storage = sum(stage["seconds"].values()) / images - compute
         costs.append(StageCost(stage["name"], compute, storage, stage["start_s"], said.in_flight))
         assert compute / 4 < said.compute_s < compute * 4

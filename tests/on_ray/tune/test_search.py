@@ -78,7 +78,10 @@ def test_a_search_that_the_cluster_cannot_hold_is_refused_at_once_with_the_arith
     with pytest.raises(UserError, match=r"64 × 0\.5 CPU, and 1 CPU must be left to feed them; it has 8 CPU"):
         search(big, many, dataclasses.replace(SEARCH, batches=(64,)), prepared_scenes, output)
     # Each of three trials alone would fit, three together do not.
-    three, wide = dataclasses.replace(SEARCH, concurrent=3), dataclasses.replace(RESOURCES, cpus_per_worker=1.0)
+    three, wide = (
+        dataclasses.replace(SEARCH, trials=3, concurrent=3),
+        dataclasses.replace(RESOURCES, cpus_per_worker=1.0),
+    )
     with pytest.raises(UserError, match=r"3 trial\(s\) at once: each needs 2 × 1 CPU .* = 3\.1 CPU, .* has 8: lower"):
         search(RECIPE, wide, three, prepared_scenes, output)
     growing = dataclasses.replace(RESOURCES, autoscaling=True)
