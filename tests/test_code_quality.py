@@ -11,7 +11,10 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(words, id=" ".join(words), marks=[pytest.mark.slow] * (words[0] == "mypy")) for words in COMMANDS],
+)
 def test_nothing_to_complain_about(command: tuple[str, ...]) -> None:
     check = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert check.returncode == 0, check.stdout + check.stderr

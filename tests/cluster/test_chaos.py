@@ -20,7 +20,7 @@ from deeplab_ray import datasets
 from deeplab_ray.scenes import draw as scenes
 from deeplab_ray.storage.location import locate
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
 JOB = Path(__file__).parents[2] / "jobs" / "predict.py"
 IMAGES = 120

@@ -33,7 +33,7 @@ from deeplab_ray.scenes import draw as scenes
 from deeplab_ray.storage.location import locate
 
 # One process of pytest starts one head for all.
-pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

@@ -11,7 +11,7 @@ import pytest
 
 # Beside the trainings of the other process of pytest, its Ray would not start within the half minute that Ray gives.
 # With all others that start a Ray: two at a time would starve each other on two cores.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 
 JOB = Path(__file__).parents[2] / "jobs" / "demo.py"
 

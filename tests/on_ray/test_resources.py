@@ -64,7 +64,7 @@ def test_pools_of_the_size_that_is_asked_for() -> None:
     assert fill_refiners([node(16), node(4)], 1000, most=3) == Pool(3)
     assert fill_refiners([node(16)], 2) == Pool(2)
     assert fill_refiners([node(0.5)], 1000) == Pool(2, 0.25)
-    with pytest.raises(UserError, match=r"the cluster has 16 CPU.*cannot hold actors .* 1 for the network and 40 for the CRF"):
+    with pytest.raises(UserError, match=r"the cluster has 16 CPU.*cannot hold .* 1 for the network and 40 for the CRF"):
         fill([node(16)], 1000, 0, most_refiners=40)
     with pytest.raises(UserError, match=r"--refiners 40 need 40 × 1 CPU; the cluster has 16 CPU and 0 GPU"):
         fill_refiners([node(16)], 1000, most=40)

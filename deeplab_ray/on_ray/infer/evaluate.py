@@ -23,6 +23,7 @@ from deeplab_ray.inputs import SplitInputs
 from deeplab_ray.metrics import (
     mean_iou_of_truth,
 )
+from deeplab_ray.models.meta import read_meta
 from deeplab_ray.on_ray.infer.evaluation import Evaluation
 from deeplab_ray.on_ray.infer.stage import Row
 from deeplab_ray.on_ray.infer.stages import Scorer, predict_stage, refine_stage, step
@@ -53,7 +54,7 @@ def open_checked(checkpoint_uri: str, data: str, split_name: str) -> tuple[Split
     place = runs.find(checkpoint_uri)
     split = open_split(data, split_name)
     require_labels(split)
-    meta = runs.read_meta(place)
+    meta = read_meta(place)
     trained_on = f" ({meta.run.train.reader})" if meta.run.train else ""
     reader = split.manifest.reader
     if len(meta.classes) != len(split.classes):

@@ -14,6 +14,7 @@ from deeplab_ray.crf.params import CRFParams
 from deeplab_ray.errors import UserError
 from deeplab_ray.images import MAX_PIXELS
 from deeplab_ray.inputs import SplitInputs, open_inputs
+from deeplab_ray.models.meta import read_meta
 from deeplab_ray.on_ray.infer.chain import Stage
 from deeplab_ray.on_ray.infer.delivery import Begun, Order, check_place
 from deeplab_ray.on_ray.infer.stages import Scorer, Target, predict_stage, refine_stage, step
@@ -81,7 +82,7 @@ def check_request(
     check_access(read=[locate(checkpoint_uri), locate(input_uri)], write=[output])
     check_place(output, input_uri, PREDICT)
     place = runs.find(checkpoint_uri)
-    meta = runs.read_meta(place)
+    meta = read_meta(place)
     chosen = tuple(make(name, meta.classes, values) for name in names)
     inputs = open_inputs(input_uri, split, pattern, exclude=output)
     if meta.recipe.network.channels != 3:
