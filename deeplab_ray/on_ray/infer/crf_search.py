@@ -17,7 +17,7 @@ from deeplab_ray.metrics import mean_iou_of_truth
 from deeplab_ray.on_ray.infer.chain import Stage
 from deeplab_ray.on_ray.infer.checks import check_search_size
 from deeplab_ray.on_ray.infer.evaluate import open_checked
-from deeplab_ray.on_ray.infer.stages import Scorer, predict_stage, step
+from deeplab_ray.on_ray.infer.stages import Scorer, predict_stage, reread, step
 from deeplab_ray.on_ray.infer.work import Todo, Work, find_todo, say
 from deeplab_ray.on_ray.resources import plan_pools, plan_refiners
 from deeplab_ray.outputs.journal import Done
@@ -64,7 +64,7 @@ def search_crf(
     grid = coarse_grid(meta.recipe.crf)
     stages = [
         predict_stage(inputs, scorer, pools.predict, MAX_PIXELS),
-        Stage("try CRFs", (step("TryCRFs", classes, grid),), pools.refine),
+        Stage("try CRFs", (reread(inputs, MAX_PIXELS), step("TryCRFs", classes, grid)), pools.refine),
     ]
     return _search(stages, todo, grid)
 

@@ -26,7 +26,7 @@ from deeplab_ray.metrics import (
 from deeplab_ray.models.meta import read_meta
 from deeplab_ray.on_ray.infer.evaluation import Evaluation
 from deeplab_ray.on_ray.infer.stage import Row
-from deeplab_ray.on_ray.infer.stages import Scorer, predict_stage, refine_stage, step
+from deeplab_ray.on_ray.infer.stages import Scorer, predict_stage, refine_stage, reread, step
 from deeplab_ray.on_ray.infer.tally import Tally
 from deeplab_ray.on_ray.infer.work import Todo, Work, find_todo, say, unit_size
 from deeplab_ray.on_ray.resources import plan_pools
@@ -147,7 +147,7 @@ def run(
         sinks.insert(0, step("DrawBeliefs", request.crf))
     stages = [
         predict_stage(inputs, scorer, pools.predict, MAX_PIXELS),
-        refine_stage(classes, request.crf, pools.refine, *sinks),
+        refine_stage(reread(inputs, MAX_PIXELS), classes, request.crf, pools.refine, *sinks),
     ]
     few = todo.total <= gallery
     rows: dict[str, Row] = {}

@@ -17,7 +17,7 @@ from deeplab_ray.inputs import SplitInputs, open_inputs
 from deeplab_ray.models.meta import read_meta
 from deeplab_ray.on_ray.infer.chain import Stage
 from deeplab_ray.on_ray.infer.delivery import Begun, Order, check_place
-from deeplab_ray.on_ray.infer.stages import Scorer, Target, predict_stage, refine_stage, step
+from deeplab_ray.on_ray.infer.stages import Scorer, Target, predict_stage, refine_stage, reread, step
 from deeplab_ray.on_ray.infer.work import unit_size
 from deeplab_ray.on_ray.resources import plan_pools
 from deeplab_ray.outputs.formats import Values, make
@@ -52,7 +52,8 @@ class Request:
             )
         ]
         if not scores_alone:
-            stages.append(refine_stage(self.classes, self.crf, pools.refine, write))
+            again = reread(order.inputs, self.max_pixels)
+            stages.append(refine_stage(again, self.classes, self.crf, pools.refine, write))
         return stages, unit_size(len(todo), resources.batch, pools.predictor_gpus)
 
 

@@ -13,6 +13,8 @@ from deeplab_ray.on_ray.infer.chain import StageState
 from deeplab_ray.outputs.journal import Done
 
 _EVERY_S = 5.0
+# In shorter runs the start decides, about which the pools say nothing.
+_LONG_ENOUGH_S = 60.0
 # A pool whose workers compute for this share of the time has no room.
 _FULL = 0.85
 
@@ -114,7 +116,7 @@ class Meter:
             f"{self.images} images, {self.errors} errors, {rate:.2f} images/s, {hours:.3g} node hours"
             + (f", {cost:.4g} per 1000 images" if cost is not None else "")
         )
-        if advice and self.images > 1:
+        if advice and seconds > _LONG_ENOUGH_S:
             self._say(advice)
         return Summary(self.images, self.errors, seconds, first, rate, hours, cost, name, advice, stages)
 

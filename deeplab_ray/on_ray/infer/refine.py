@@ -49,8 +49,7 @@ class Request:
             kind = self.inputs.kind
         else:
             read = step("ReadScores", self.inputs, self.classes, begun.there)
-        stage = refine_stage(self.classes, self.crf, pool, write, kind=kind)
-        return [Stage(stage.name, (read, *stage.steps), pool)], unit_size(len(begun.todo), 0, 0)
+        return [refine_stage(read, self.classes, self.crf, pool, write, kind=kind)], unit_size(len(begun.todo), 0, 0)
 
 
 def check_request(

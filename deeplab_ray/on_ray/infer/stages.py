@@ -3,6 +3,7 @@
 The steps themselves are imported in the workers: they need PyTorch, and a driver starts sooner without it.
 """
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -59,6 +60,9 @@ def step(name: str, *arguments: Any) -> Maker:
 
 
 def _make(name: str, *arguments: Any) -> Step:
+    # Threads of PyTorch that wait for each other would compute meanwhile: a sixth of all CPU time, which the CRF could
+    # use (`jobs/benchmark.py predict`). Read when PyTorch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from deeplab_ray.on_ray.infer import steps
 
     made: Step = getattr(steps, name)(*arguments)
@@ -68,19 +72,24 @@ def _make(name: str, *arguments: Any) -> Step:
 def predict_stage(
     inputs: Inputs, scorer: Scorer, pool: Pool, max_pixels: int, there: Target | None = None, *more: Maker
 ) -> Stage:
-    """Read images and score them; `more` is done with the scores in the same worker.
+    """Read images and score them; `more` is done with the scores in the same worker, or they go on to another.
 
     there: files of an earlier run; images that have all of theirs are passed over.
     """
-    device = "cuda" if pool.gpus else "cpu"
-    return Stage("predict", (step("Read", inputs, max_pixels, there), step("Predict", scorer, device), *more), pool)
+    read, predict = step("Read", inputs, max_pixels, there), step("Predict", scorer, "cuda" if pool.gpus else "cpu")
+    return Stage("predict", (read, predict, *(more or [step("Shed")])), pool)
+
+
+def reread(inputs: Inputs, max_pixels: int) -> Maker:
+    """The first step of a stage that takes what `predict_stage` hands on."""
+    return step("Reread", inputs, max_pixels)
 
 
 def refine_stage(
-    classes: int, params: CRFParams | None, pool: Pool, *sinks: Maker, kind: Kind = "probabilities"
+    first: Maker, classes: int, params: CRFParams | None, pool: Pool, *sinks: Maker, kind: Kind = "probabilities"
 ) -> Stage:
     """Make labels of scores, before and after the CRF, and hand both to the sinks. `params` None leaves the CRF out.
 
-    kind: what maps hold that are no scores of ours.
+    first: brings the scores' images, or both. kind: what maps hold that are no scores of ours.
     """
-    return Stage("refine", (step("Refine", classes, params, kind), *sinks), pool)
+    return Stage("refine", (first, step("Refine", classes, params, kind), *sinks), pool)

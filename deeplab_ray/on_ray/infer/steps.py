@@ -1,8 +1,8 @@
 """The steps of inference: read, predict, refine, and what is made of the result: figures, files.
 
-What crosses the object store between the predictors (GPU, or CPU) and the CRF pool (CPU) are the encoded bytes
-and float16 scores at the network's resolution; probabilities at full size exist only inside a CRF actor. What goes to
-the driver are ids and counts.
+What crosses the object store between the predictors (GPU, or CPU) and the CRF pool (CPU) are float16 scores at the
+network's resolution, and image files up to 1 MiB; larger ones are read again. Probabilities at full size exist only
+inside a CRF actor. What goes to the driver are ids and counts.
 """
 
 from collections.abc import Sequence
@@ -32,6 +32,8 @@ from deeplab_ray.storage.patience import with_patience
 
 _READERS = 8
 """Images of a unit that are read at a time."""
+_CARRIED = 2**20
+"""Bytes of an image file that go along with its scores from stage to stage; larger ones are read again."""
 _LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -69,6 +71,31 @@ class Read(Step):
 
     def _there(self, id: str) -> bool:
         return _complete(self.target, id)
+
+
+class Shed(Step):
+    """Drop a large image file before the row goes on to another stage, which can read it again: it is several times as
+    large as the scores, and storage is made for it."""
+
+    name = "shed"
+    exclusive = False
+
+    def one(self, row: Row) -> Row:
+        return row | {"image": None} if len(row["image"]) > _CARRIED else row
+
+
+class Reread(Read):
+    """The image of rows that lost theirs on the way, by their key."""
+
+    def many(self, rows: list[Row], aside: Aside) -> list[Row]:
+        read = self._readers.map(lambda row: aside.attempt(self.name, row, self.one), rows)
+        return [row for row in read if row is not None]
+
+    def one(self, row: Row) -> Row:
+        if row["image"] is not None:
+            return row
+        read = super().one({"key": row["key"], "id": row["id"]})
+        return row | {"image": read["image"], "_image": read["_pixels"]}
 
 
 class ReadScores(Step):
@@ -188,7 +215,7 @@ class Refine(Step):
             self.crf.warm(classes)
 
     def one(self, row: Row) -> Row:
-        image = decode_image(row["image"], max_pixels=None)
+        image = row["_image"] if "_image" in row else decode_image(row["image"], max_pixels=None)
         if "_map" in row:
             probabilities = map_probabilities(row["_map"], self.kind, *image.shape[:2])
         else:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from deeplab_ray.metrics import mean_iou_of_truth
 from deeplab_ray.outputs.journal import Done
 from deeplab_ray.report import ImageGain
+from deeplab_ray.report.scores import VISIBLE
 
 LOSSES = 6
 """Images that a report shows since they lost most by the CRF."""
@@ -38,7 +39,7 @@ class Tally:
         if self.with_crf:
             gain = ImageGain(done.id, mean_iou_of_truth(before), mean_iou_of_truth(done.measured["confusion_crf"]))
             self.gains.append(gain)
-            if gain.gain < 0 and self.gallery:
+            if gain.gain <= -VISIBLE and self.gallery:
                 self._keep(self._lost, -gain.gain, done, LOSSES)
 
     def worst(self) -> list[str]:

@@ -145,6 +145,7 @@ class Work:
             if journal:
                 journal.flush()
         self.summary = meter.summary(time.monotonic() - self._started, self._price)
+        self._started = time.monotonic()
         if meter.images != len(todo):
             raise JobError(f"{len(todo) - meter.images} of {len(todo)} images did not come back: run the same again")
 
