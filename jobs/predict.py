@@ -39,13 +39,7 @@ def main() -> dict[str, Any]:
     allowance = Allowance.parse(args.max_errors)
     check_price(args.price_per_node_hour)
     request = args.check()
-    begun = delivery.begin(request.order, args.retry_errors)
-    if len(begun.todo):
-        session.start_ray()
-    result = delivery.run(begun, lambda begun: request.stages(begun, args.resources), args.price_per_node_hour)
-    output = request.order.output
-    allowance.check(result.errors, result.images, (output / delivery.ERRORS).uri)
-    return result.as_result(output)
+    return delivery.deliver(request, args.resources, allowance, args.retry_errors, args.price_per_node_hour)
 
 
 if __name__ == "__main__":

@@ -90,13 +90,7 @@ def main() -> dict[str, Any]:
         _crf(args.crf),
         round(args.max_megapixels * 1e6),
     )
-    begun = delivery.begin(request.order, args.retry_errors)
-    if len(begun.todo):
-        session.start_ray()
-    result = delivery.run(begun, lambda begun: request.stages(begun, args.resources), args.price_per_node_hour)
-    output = request.order.output
-    allowance.check(result.errors, result.images, (output / delivery.ERRORS).uri)
-    return result.as_result(output)
+    return delivery.deliver(request, args.resources, allowance, args.retry_errors, args.price_per_node_hour)
 
 
 if __name__ == "__main__":

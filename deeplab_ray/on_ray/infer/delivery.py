@@ -10,17 +10,19 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deeplab_ray.config.io import as_dict
+from deeplab_ray.config.resources import InferenceResources
 from deeplab_ray.errors import UserError
 from deeplab_ray.inputs import Inputs
+from deeplab_ray.on_ray import session
 from deeplab_ray.on_ray.infer.chain import Stage
 from deeplab_ray.on_ray.infer.stages import Target
-from deeplab_ray.on_ray.infer.work import Todo, Work, find_todo, say
+from deeplab_ray.on_ray.infer.work import Allowance, Todo, Work, find_todo, say
 from deeplab_ray.outputs import record
 from deeplab_ray.outputs.journal import PROGRESS, Done, Journal
 from deeplab_ray.outputs.publish import publish, sweep
@@ -153,6 +155,37 @@ def run(
         figures = work.summary.as_result()
     files = _finish(begun.order, todo.total, errors)
     return Delivery(todo.total, todo.total - len(todo), errors, files, time.monotonic() - started, figures)
+
+
+class Request(Protocol):
+    """What a job was asked for, checked."""
+
+    @property
+    def order(self) -> Order:
+        """What is to be written."""
+
+    def stages(self, begun: Begun, resources: InferenceResources) -> tuple[Sequence[Stage], int]:
+        """The stages that fill the cluster, and how many images make a unit."""
+
+
+def deliver(
+    request: Request,
+    resources: InferenceResources,
+    allowance: Allowance,
+    retry_errors: bool = False,
+    price_per_node_hour: float | None = None,
+) -> dict[str, Any]:
+    """Begin, start Ray if anything is left to do, run, and return what RESULT says.
+
+    Raises JobError if more images failed than allowed, after all others are done; and as `begin` and `run` do.
+    """
+    begun = begin(request.order, retry_errors)
+    if len(begun.todo):
+        session.start_ray()
+    result = run(begun, lambda begun: request.stages(begun, resources), price_per_node_hour)
+    output = request.order.output
+    allowance.check(result.errors, result.images, (output / ERRORS).uri)
+    return result.as_result(output)
 
 
 def _finish(order: Order, images: int, errors: list[Done]) -> list[str]:
