@@ -98,7 +98,7 @@ def check_pair(
     row = {"id": pair.id, "image": image, "label": None, "height": height, "width": width}
     if label is None:
         return row, None
-    ids = dataset.decode_label(label)
+    ids = dataset.labels.decode(label, height, width, pair.drawn)
     if ids.shape != (height, width):
         raise ValueError(f"label is {ids.shape[1]}×{ids.shape[0]}, image {width}×{height} pixels")
     return row | {"label": encode_label(ids)}, ids

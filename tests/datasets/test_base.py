@@ -21,7 +21,7 @@ def test_labels_survive_the_way_to_a_file_and_back(name: str) -> None:
     dataset = datasets.get(name)
     train_ids = np.array([[*range(len(dataset.classes)), IGNORE]], np.uint8)
     written = encode_label(dataset.table.to_values(train_ids))
-    np.testing.assert_array_equal(dataset.decode_label(written), train_ids)
+    np.testing.assert_array_equal(dataset.labels.decode(written, 4, 4, None), train_ids)
     np.testing.assert_array_equal(decode_label(encode_label(train_ids)), train_ids)
 
 
@@ -55,19 +55,19 @@ def test_a_label_value_outside_the_table_is_named_and_counted() -> None:
     label = np.zeros((4, 4), np.uint8)
     label[0, :3] = 77
     with pytest.raises(ValueError, match=r"label value 77 \(3 pixels\) is not in camvid's table"):
-        datasets.get("camvid").decode_label(png(label))
+        datasets.get("camvid").labels.decode(png(label), 4, 4, None)
 
 
 def test_a_label_must_be_a_single_channel_png() -> None:
-    camvid = datasets.get("camvid")
+    camvid = datasets.get("camvid").labels
     with pytest.raises(ValueError, match="mode RGB"):
-        camvid.decode_label(png(np.zeros((4, 4, 3), np.uint8)))
+        camvid.decode(png(np.zeros((4, 4, 3), np.uint8)), 4, 4, None)
     with pytest.raises(ValueError, match="mode I;16"):
-        camvid.decode_label(png(np.zeros((4, 4), np.uint16)))
+        camvid.decode(png(np.zeros((4, 4), np.uint16)), 4, 4, None)
     jpeg = io.BytesIO()
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(jpeg, "JPEG")
     with pytest.raises(ValueError, match="JPEG"):
-        camvid.decode_label(jpeg.getvalue())
+        camvid.decode(jpeg.getvalue(), 4, 4, None)
 
 
 def packed(values: list[int], bits: int) -> bytes:
@@ -86,4 +86,4 @@ def packed(values: list[int], bits: int) -> bytes:
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_label_values_are_those_of_the_file_however_many_bits_they_take(bits: int) -> None:
     values = [0, 1, 3, 2]
-    np.testing.assert_array_equal(datasets.get("camvid").decode_label(packed(values, bits)), [values])
+    np.testing.assert_array_equal(datasets.get("camvid").labels.decode(packed(values, bits), 4, 4, None), [values])
