@@ -42,6 +42,12 @@ class NetworkConfig:
             found |= own | kind.kinds()
         return found
 
+    @property
+    def classifier(self) -> str | None:
+        """torchvision's name of the image classifier that the network is made from, whose weights can be downloaded;
+        None: there is none."""
+        return None
+
     def nearest_side(self, pixels: float) -> int:
         """Return the side in pixels, at least 17, that fits this network's grid and is nearest to `pixels`."""
         side = self.remainder + self.step * round((pixels - self.remainder) / self.step)

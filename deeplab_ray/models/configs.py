@@ -36,7 +36,6 @@ class _Pretrained(NetworkConfig):
 
     @property
     def classifier(self) -> str:
-        """torchvision's name of the image classifier that the trunk was made from."""
         return "vgg16"
 
 

@@ -9,7 +9,7 @@ Shapes: N images, C classes, H×W pixels, h×w cells of scores.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -64,8 +64,6 @@ class Network(nn.Module, ABC):
     mean: Tensor
     scale: Tensor
     grid: Grid = CornerGrid(1)
-    has_download: ClassVar[bool] = False
-    """Whether the weights "torchvision" and "torchvision-features" can be downloaded for it."""
 
     def __init__(self, config: NetworkConfig, classes: int, convention: str = "torchvision") -> None:
         super().__init__()

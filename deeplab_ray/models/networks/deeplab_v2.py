@@ -28,7 +28,6 @@ class DeepLabV2(Network):
     """
 
     config: DeepLabV2Config
-    has_download = True
 
     def __init__(self, config: DeepLabV2Config, classes: int) -> None:
         config = resolve(config)

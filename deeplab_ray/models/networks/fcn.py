@@ -23,7 +23,6 @@ class FCN(Network):
     """FCN: RGB images N×H×W×3 of any size → scores N×C×h×w at stride 32, 16 or 8; in training at full size."""
 
     config: FCNConfig
-    has_download = True
 
     def __init__(self, config: FCNConfig, classes: int) -> None:
         config = resolve(config)

@@ -48,9 +48,9 @@ def load(config: NetworkConfig, classes: int, names: tuple[str, ...] | None = No
         return Loaded(network, report, None)
     kind = network_class(config)
     if config.weights in DOWNLOADS:
-        if not kind.has_download:
+        if config.classifier is None:
             raise UserError(f"there are no downloads for {config.name}: give --weights FILE, or --weights random")
-        tensors = _download(config)
+        tensors = _download(config.weights, config.classifier)
         return Loaded(*kind.pretrained(config, classes, StateDict(f"{config.weights}'s weights", tensors)), None)
     if not config.weights.endswith((".pth", ".pt", ".caffemodel")) and (place := _checkpoint(config.weights)):
         return Loaded(*own.from_checkpoint(config, classes, names, place), own.digest(place))
@@ -63,12 +63,11 @@ def load(config: NetworkConfig, classes: int, names: tuple[str, ...] | None = No
     return Loaded(network, file.complete(report), file.sha256)
 
 
-def _download(config: NetworkConfig) -> dict[str, Tensor]:
+def _download(weights: str, classifier: str) -> dict[str, Tensor]:
     # Imported late, because it takes as long as importing torch.
     from torchvision.models import get_model_weights
 
-    entry = DOWNLOADS[config.weights]
-    classifier = config.classifier  # type: ignore[attr-defined]
+    entry = DOWNLOADS[weights]
     if entry not in (choices := get_model_weights(classifier)).__members__:
         raise UserError(f"torchvision has no {entry} of {classifier}: take --weights torchvision")
     published = choices[entry]

@@ -1,66 +1,19 @@
-"""What a batch prediction reads, from disk and from S3: every image once, each with an id of its own."""
+"""Images in a folder, on a disk and on S3: every one once, whatever else lies there."""
 
 import os
 import pickle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pytest
-from tiny import classes, png
+from places import fill, fill_and_open, keys
 
-from deeplab_ray import inputs as module
 from deeplab_ray.errors import JobError, UserError
-from deeplab_ray.images import encode_label
-from deeplab_ray.inputs import FolderInputs, Inputs, SplitInputs, ids, open_inputs, with_ids
-from deeplab_ray.shards import MANIFEST, Manifest, open_split, write_shard
+from deeplab_ray.inputs import folder as folders
+from deeplab_ray.inputs import open_inputs
 from deeplab_ray.storage import location as locations
 from deeplab_ray.storage import patience
 from deeplab_ray.storage.location import Location, locate
-
-
-@pytest.fixture(params=["local", "s3"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
-    if request.param == "local":
-        return locate(tmp_path / "folder")
-    request.getfixturevalue("s3").make_bucket("inputs")
-    return locate(f"s3://inputs/{tmp_path.name}")
-
-
-def fill(folder: Location, *names: str) -> Location:
-    """Files that hold their names."""
-    for name in names:
-        (folder / name).write_bytes(name.encode())
-    return folder
-
-
-def split(folder: Location, per_shard: int = 3, shards: int = 3, name: str = "val") -> Location:
-    """A prepared split of images "0-0", "0-1", …, of which each shard's last has no label; returns its folder."""
-    rng = np.random.default_rng(0)
-    written = []
-    for number in range(shards):
-        rows = [
-            {
-                "id": f"{number}-{row}",
-                "image": png(rng.integers(0, 256, (4, 5, 3), np.uint8)),
-                "label": encode_label(np.zeros((4, 5), np.uint8)) if row < per_shard - 1 else None,
-                "height": 4,
-                "width": 5,
-            }
-            for row in range(per_shard)
-        ]
-        written.append(write_shard(folder / name / "shards-1", f"{number:05d}.parquet", rows))
-    pixels = 20 * shards * (per_shard - 1)
-    manifest = Manifest("camvid", name, classes(2), [pixels, 0], [shard for shard in written if shard], [])
-    (folder / name / MANIFEST).write_bytes(manifest.to_json().encode())
-    return folder / name
-
-
-def keys(inputs: Inputs) -> list[str]:
-    found = inputs.keys()
-    assert found.type == pa.large_string()
-    return found.to_pylist()
 
 
 class TestFolder:
@@ -122,7 +75,7 @@ class TestFolder:
 
     def test_more_than_a_page(self, folder: Location, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(locations, "_PAGE", 7)
-        monkeypatch.setattr(module, "_PART", 10)
+        monkeypatch.setattr(folders, "PART", 10)
         names = [f"{i % 5}/{i:03d}.jpg" for i in range(60)]
         fill(folder, *names)
         assert keys(open_inputs(folder.uri)) == sorted(names)
@@ -135,10 +88,6 @@ class TestFolder:
     def test_no_key_leads_out_of_the_folder(self, folder: Location, key: str) -> None:
         with pytest.raises(ValueError, match=r"empty, \. or \.\."):
             fill_and_open(folder / "in").read(key)
-
-
-def fill_and_open(folder: Location) -> Inputs:
-    return open_inputs(fill(folder, "a.jpg").uri)
 
 
 class TestDisk:
@@ -243,7 +192,7 @@ class TestPatience:
                 raise left.pop()
             return stat(path, **options)
 
-        monkeypatch.setattr(module.os, "stat", fails)
+        monkeypatch.setattr(folders.os, "stat", fails)
 
     def test_a_while(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slept: list[float]) -> None:
         inputs = fill_and_open(locate(tmp_path))
@@ -267,151 +216,3 @@ class TestPatience:
         with pytest.raises(ValueError, match=f"it cannot be read: {error.strerror}"):
             inputs.read("a.jpg")
         assert not slept
-
-    def test_of_a_split(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slept: list[float]) -> None:
-        inputs = SplitInputs(open_split(split(locate(tmp_path)).uri, "val"))
-        module._whole.cache_clear()
-        read, left = module.read_shard, [OSError(self.CURL)] * 3
-        monkeypatch.setattr(module, "read_shard", lambda *given: fail_once(left) or read(*given))
-        assert inputs.read("4").id == "1-1"
-        assert len(slept) == 3
-
-
-def fail_once(errors: list[OSError]) -> None:
-    if errors:
-        raise errors.pop()
-
-
-class TestSplit:
-    @pytest.mark.parametrize("whole", [0, 2**24])
-    def test_samples_by_their_numbers(self, folder: Location, monkeypatch: pytest.MonkeyPatch, whole: int) -> None:
-        monkeypatch.setattr(module, "_WHOLE_BYTES", whole)
-        place = split(folder)
-        for inputs in (open_inputs(place.uri), open_inputs(place.uri, "val"), open_inputs(folder.uri, "val")):
-            assert inputs.uri == place.uri
-            assert keys(inputs) == [str(i) for i in range(9)]
-        again = pickle.loads(pickle.dumps(inputs))
-        prepared = open_split(folder.uri, "val")
-        assert [again.read(key) for key in keys(inputs)] == [prepared.read(i) for i in range(9)]
-        assert again.read("2").label is None
-        assert again.id_of("2") is None
-        assert ids(again, again.keys()) is None
-
-    def test_those_with_labels(self, tmp_path: Path) -> None:
-        prepared = open_split(split(locate(tmp_path)).uri, "val")
-        assert keys(SplitInputs(prepared, labelled_only=True)) == ["0", "1", "3", "4", "6", "7"]
-
-    @pytest.mark.parametrize("key", ["9", "-1", "x", ""])
-    def test_no_such_key(self, tmp_path: Path, key: str) -> None:
-        with pytest.raises(ValueError, match="there is no image"):
-            open_inputs(split(locate(tmp_path)).uri).read(key)
-
-    @pytest.mark.parametrize("whole", [0, 2**24])
-    def test_a_damaged_shard_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: int) -> None:
-        monkeypatch.setattr(module, "_WHOLE_BYTES", whole)
-        inputs = open_inputs(split(locate(tmp_path)).uri)
-        shards = tmp_path / "val" / "shards-1"
-        (shards / "00001.parquet").write_bytes(b"damaged")
-        (shards / "00002.parquet").unlink()
-        assert inputs.read("0").id == "0-0"
-        with pytest.raises(UserError, match=r"00001\.parquet is damaged"):
-            inputs.read("3")
-        with pytest.raises(UserError, match=r"00002\.parquet is missing"):
-            inputs.read("6")
-
-
-class TestMistakes:
-    def says(self, uri: Location | str, *given: str | None) -> str:
-        with pytest.raises(UserError) as refused:
-            open_inputs(str(uri), *given)
-        assert "\n" not in str(refused.value)
-        return str(refused.value)
-
-    def test_nothing_there(self, folder: Location) -> None:
-        assert str(folder / "none") in self.says(folder / "none")
-        assert "give a folder of images, an image, or a prepared set with --split" in self.says(folder / "none")
-
-    def test_no_such_bucket(self, s3: Any) -> None:
-        assert "there is no folder s3://no-such-bucket/x" in self.says("s3://no-such-bucket/x")
-
-    def test_a_folder_without_images(self, folder: Location) -> None:
-        fill(folder, "a.txt", "b.txt", "c/d.pdf", "c/README", "c/e.JPG")
-        assert "of 5 files below" in (text := self.says(folder, None, "*.jpg"))
-        assert "none matches --pattern '*.jpg': there are 2 .txt, 1 " in text
-        assert "1 .JPG" in text
-        fill(folder / "other", "a.txt", "b.txt", "c/d.pdf")
-        text = self.says(folder / "other")
-        assert "of 3 files below" in text
-        assert "none is an image (.jpg, .jpeg, .png" in text
-        assert "there are 2 .txt, 1 .pdf; name what to take by --pattern" in text
-
-    def test_an_empty_folder(self, tmp_path: Path) -> None:
-        assert self.says(tmp_path).startswith(f"there is no file below {tmp_path}: ")
-
-    def test_a_prepared_set_without_a_split_named(self, folder: Location) -> None:
-        split(folder, name="val")
-        split(folder, name="train")
-        assert f"{folder} is a prepared set: name one of its splits (train, val) by --split" in self.says(folder)
-        assert "no prepared split 'test'" in self.says(folder, "test")
-
-    def test_a_pattern_that_would_have_no_effect(self, folder: Location) -> None:
-        place = split(folder)
-        fill(folder, "one.jpg")
-        for uri, name in ((place, None), (place, "val"), (folder, "val"), (folder / "one.jpg", None)):
-            assert "--pattern '*.png' is for a folder of images" in self.says(uri, name, "*.png")
-
-    def test_a_broken_manifest_and_one_of_another_program(self, tmp_path: Path) -> None:
-        place = split(locate(tmp_path))
-        text = (place / MANIFEST).read_bytes()
-        (place / MANIFEST).write_bytes(text[:-40])
-        assert "is broken" in self.says(place)
-        (place / MANIFEST).write_bytes(b'{"name": "a web page", "icons": []}')
-        fill(place, "icon.png")
-        assert keys(open_inputs(place.uri)) == ["icon.png"]
-
-
-class TestIds:
-    def of(self, *names: str) -> list[str]:
-        found = with_ids(pa.array(names, pa.string()))
-        assert found.type == pa.large_string()
-        return found.to_pylist()
-
-    def test_paths_without_their_endings(self) -> None:
-        names = ("a.jpg", "a/b.c.png", "a.b/c", "d.e/.f", "x/no ending", "line\nend.jpg", "ü/ö.TIFF", "g..jpg")
-        assert self.of(*names) == ["a", "a/b.c", "a.b/c", "d.e/.f", "x/no ending", "line\nend", "ü/ö", "g."]
-        assert self.of() == []
-
-    def test_those_that_share_it_keep_their_whole_names(self) -> None:
-        assert self.of("a.jpg", "a.png", "b/a.png", "c.jpg") == ["a.jpg", "a.png", "b/a", "c"]
-
-    @pytest.mark.parametrize(
-        ("one", "other"),
-        [("IMG.jpg", "img.png"), ("Dir/a.jpg", "dir/A.jpg"), ("Straße.jpg", "STRASSE.png"), ("é.jpg", "é.png")],
-    )
-    def test_those_that_some_file_systems_take_for_the_same_share_it(self, one: str, other: str) -> None:
-        assert self.of(one, "between.jpg", other) == [one, "between", other]
-
-    def test_no_id_is_anothers_whole_name(self) -> None:
-        names = ("a.jpg", "a.png", "a.jpg.tif", "A.jpg.tif.bmp", "a.jpeg.tif", "b.jpg.tif")
-        assert self.of(*names) == ["a.jpg", "a.png", "a.jpg.tif", "A.jpg.tif.bmp", "a.jpeg", "b.jpg"]
-
-    def test_against_a_slow_way(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "_PART", 7)
-        rng = np.random.default_rng(0)
-        for _ in range(100):
-            parts = rng.choice(["a", "A", "b", "é", ".jpg", ".JPG", ".png", "/a", "-"], (rng.integers(0, 40), 4))
-            names = sorted({f"x{''.join(row)}" for row in parts})
-            found = self.of(*names)
-            assert len(set(found)) == len(names)
-            stems = [os.path.splitext(name)[0].casefold() for name in names]
-            for name, stem, id in zip(names, stems, found, strict=True):
-                assert id in (name, os.path.splitext(name)[0])
-                if stems.count(stem) > 1:
-                    assert id == name
-
-    def test_of_a_folder(self, tmp_path: Path) -> None:
-        inputs = open_inputs(fill(locate(tmp_path), "a.jpg", "b/a.jpg", "b/a.png").uri)
-        assert isinstance(inputs, FolderInputs)
-        found = ids(inputs, inputs.keys())
-        assert found is not None
-        assert found.to_pylist() == ["a", "b/a.jpg", "b/a.png"]
