@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab_ray.images import load
+from deeplab_ray.images import MAX_PIXELS, load
 
 Value = int | str | tuple[int, int, int]
 """What a label file holds for a pixel: a number, the name of a class, or an RGB colour."""
@@ -55,9 +55,14 @@ class LabelFormat(Protocol):
         """
 
 
+def takes_nearest(format: LabelFormat) -> bool:
+    """Whether values that mean nothing get the meaning of the nearest one, as far as they are borders: `snap`."""
+    return bool(getattr(format, "snap", False))
+
+
 @dataclass(frozen=True)
 class Index:
-    """8-bit PNGs of one channel or with a palette, whose numbers are looked up in a table."""
+    """PNGs of one channel of up to 8 bits, or with a palette, whose numbers are looked up in a table."""
 
     values: Mapping[int, int]
     """Value (0..255) → train id. Any other value is an error."""
@@ -72,16 +77,17 @@ class Index:
         return table
 
     def look(self, data: bytes, height: int, width: int, drawn: Any) -> Look:
-        kind, raw = _index(data)
+        kind, raw = _index(data, height * width)
         counts = np.bincount(raw.ravel(), minlength=256)
         order = [int(value) for value in np.argsort(-counts, kind="stable") if counts[value]]
-        return Look(kind, *raw.shape, {value: int(counts[value]) for value in order}, len(order))
+        rows, columns = raw.shape
+        return Look(kind, rows, columns, {value: int(counts[value]) for value in order}, len(order))
 
     def train_id(self, value: Value) -> int | None:
         return self.values.get(value) if isinstance(value, int) else None
 
     def decode(self, data: bytes, height: int, width: int, drawn: Any) -> NDArray[np.uint8]:
-        _, raw = _index(data)
+        _, raw = _index(data, height * width)
         train_ids = self._train_ids[raw]
         unknown = train_ids < 0
         if unknown.any():
@@ -91,13 +97,13 @@ class Index:
         return train_ids.astype(np.uint8)
 
 
-def _index(data: bytes) -> tuple[str, NDArray[np.uint8]]:
-    """What kind of file it is, and the numbers that it stores, uint8 H×W."""
-    image = load(data)
+def _index(data: bytes, pixels: int) -> tuple[str, NDArray[np.uint8]]:
+    """What kind of file it is, and the numbers that it stores, uint8 H×W. It may be as large as its image is."""
+    image = load(data, max(pixels, MAX_PIXELS))
     kind = f"{image.format} of mode {image.mode}"
-    if image.format != "PNG" or image.mode not in ("L", "P"):
+    if image.format != "PNG" or image.mode not in ("1", "L", "P"):
         raise ValueError(f"label is {kind}, not an 8-bit single-channel or palette PNG")
-    raw = np.asarray(image)
+    raw = np.asarray(image).astype(np.uint8)
     if image.mode == "L":
         # Pillow stretches grey values of 2 or 4 bits to 0..255.
         raw = raw // (255 // (2 ** data[_PNG_BIT_DEPTH] - 1))
