@@ -1,7 +1,7 @@
 """Shards: Parquet files of encoded images and labels, and the manifest that says which of them count.
 
     OUTPUT/<split>/manifest.json
-    OUTPUT/<split>/shards-<run id>/00000.parquet
+    OUTPUT/<split>/shards-<digest of what was prepared>/00000.parquet
 
 A prepared split describes itself: its manifest holds the classes with their colours and values, so that whoever
 trains, measures or predicts needs nothing of the dataset that it was made of. The manifest is written last, and what
@@ -17,7 +17,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import Any
@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from deeplab_ray.errors import UserError
 from deeplab_ray.labels import ClassTable
 from deeplab_ray.storage.location import Location, locate
+from deeplab_ray.storage.patience import with_patience
 
 SCHEMA = pa.schema(
     [
@@ -38,8 +39,8 @@ SCHEMA = pa.schema(
         ("width", pa.int32()),
     ]
 )
-"""A sample: its id, the image file's bytes as they came, the label as an 8-bit PNG of train ids (null: it has none),
-height and width in pixels (of both)."""
+"""A sample: its id, the image file's bytes as they came or as a PNG (see `images.normalise`), the label as an 8-bit PNG
+of train ids (null: it has none), height and width in pixels (of both)."""
 
 FORMAT = 2
 """Version of all this. A set of another one is refused."""
@@ -85,6 +86,14 @@ class Manifest:
     """Labelled pixels of each class."""
     shards: list[Shard]
     bad: list[Bad]
+    options: dict[str, Any] = field(default_factory=dict)
+    """What it was asked for that decides what it holds, such as tiles; what is left out was not asked for."""
+    dropped: int = 0
+    """Images left out because they show too little of any object."""
+    changed: dict[str, int] = field(default_factory=dict)
+    """Images that are not the file as it came, by why they are not."""
+    findings: list[dict[str, Any]] = field(default_factory=list)
+    """What was odd about the files, the most serious first: severity, code, message, fix."""
 
     @property
     def images(self) -> int:
@@ -115,6 +124,10 @@ class Manifest:
             "digest": self.digest,
             "shards": [asdict(shard) for shard in self.shards],
             "bad": [asdict(bad) for bad in self.bad],
+            "options": self.options,
+            "dropped": self.dropped,
+            "changed": self.changed,
+            "findings": self.findings,
         }
         return json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
 
@@ -132,6 +145,11 @@ class Manifest:
                 pixels=fields["pixels"],
                 shards=[Shard.from_json(shard) for shard in fields["shards"]],
                 bad=[Bad(**bad) for bad in fields["bad"]],
+                # These came later.
+                options=fields.get("options", {}),
+                dropped=fields.get("dropped", 0),
+                changed=fields.get("changed", {}),
+                findings=fields.get("findings", []),
             )
             for name in ("images", "labelled", "digest"):
                 if fields[name] != getattr(manifest, name):
@@ -262,7 +280,8 @@ def _open(location: Location, size: int) -> tuple[pa.NativeFile, pq.FileMetaData
 def write_shard(folder: Location, name: str, rows: Iterable[Mapping[str, Any]]) -> Shard | None:
     """Write rows of SCHEMA to folder/name in one step; `Shard.path` is the folder's name / name.
 
-    Nothing is written, and None returned, if there are no rows.
+    The file is put together in memory. Nothing is written, and None returned, if there are no rows. Storage that fails
+    is waited for; raises JobError if it goes on failing.
     """
     sink = pa.BufferOutputStream()
     count = 0
@@ -278,7 +297,7 @@ def write_shard(folder: Location, name: str, rows: Iterable[Mapping[str, Any]]) 
     if not count:
         return None
     content = sink.getvalue()
-    (folder / name).write_bytes(content)
+    with_patience(lambda: (folder / name).write_bytes(content), folder / name)
     digest = hashlib.sha256(content).hexdigest()
     return Shard(f"{folder.name}/{name}", count, digest, content.size, tuple(unlabelled))
 

@@ -7,6 +7,7 @@ uv run jobs/benchmark.py crf           # the CRF's backends against pydensecrf
 uv run jobs/benchmark.py predict       # batch prediction against a bare loop over the same functions
 uv run jobs/benchmark.py balance       # the chain of actor pools on stages that sleep, against the ideal rate
 uv run jobs/benchmark.py resume        # finding out what is left of ten million images
+uv run jobs/benchmark.py prepare       # preparing a dataset on one core and on two, and the memory that it takes
 uv run jobs/benchmark.py plan          # what the plan of a long training costs, before its first batch and after
 
 Trust ratios within one run more than absolute times.
@@ -224,6 +225,43 @@ class Resume:
         return {**dataclasses.asdict(self), **dataclasses.asdict(resume.measure(self.ids))}
 
 
+@dataclasses.dataclass(frozen=True)
+class Prepare:
+    """Preparing a drawn dataset: images per second on one core and on two, and peak memory as the set grows."""
+
+    images: tuple[int, ...] = (500, 5000)
+    """Images of each set that is prepared, on each of --cores."""
+    cores: tuple[int, ...] = (1, 2)
+    """Logical CPUs of the Rays that are started here, one after another."""
+    height: int = 180
+    """Height of an image in pixels."""
+    width: int = 240
+    """Width of an image in pixels."""
+    shard_mb: float = 8.0
+    """Size of a shard; small, so that the small set fills several, too."""
+
+    def run(self) -> dict[str, Any]:
+        if not self.images or not self.cores or min(*self.images, *self.cores) < 1:
+            raise UserError("--images and --cores are numbers of at least 1")
+        if min(self.height, self.width) < 32:
+            raise UserError("--height and --width must be at least 32")
+        import ray
+
+        from deeplab_ray.benchmarks import prepare
+
+        rows = []
+        for cores in self.cores:
+            session.start_ray(cores)
+            for images in self.images:
+                rows.append(prepare.measure(cores, images, self.height, self.width, self.shard_mb))
+            ray.shutdown()
+        print(prepare.table(rows))
+        return {
+            "rows": [dataclasses.asdict(row) for row in rows],
+            "memory_ratio": rows[-1].peak_mib / rows[-len(self.images)].peak_mib,
+        }
+
+
 Command = (
     Annotated[Networks, tyro.conf.subcommand("networks")]
     | Annotated[Training, tyro.conf.subcommand("training")]
@@ -232,6 +270,7 @@ Command = (
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Balance, tyro.conf.subcommand("balance")]
     | Annotated[Resume, tyro.conf.subcommand("resume")]
+    | Annotated[Prepare, tyro.conf.subcommand("prepare")]
     | Annotated[Plan, tyro.conf.subcommand("plan")]
 )
 

@@ -22,6 +22,7 @@ from deeplab_ray.errors import UserError
 from deeplab_ray.on_ray import session
 from deeplab_ray.on_ray.infer.checks import check_inputs
 from deeplab_ray.storage.access import check_access
+from deeplab_ray.storage.claim import claimed
 from deeplab_ray.storage.location import locate
 
 
@@ -85,11 +86,12 @@ def main() -> dict[str, Any]:
     request = evaluate.check_request(
         args.checkpoint, args.data, args.split, crf, args.precision, args.scoring, args.figure5
     )
-    session.start_ray()
-    result = evaluate.run(request, args.resources, output=output)
-    # Before anything can go wrong with writing.
-    print(format_table(result.classes.names, result.confusion, result.confusion_crf), flush=True)
-    report = evaluation.publish_report(result, output)
+    with claimed(locate(output), "evaluate"):
+        session.start_ray()
+        result = evaluate.run(request, args.resources, output=output)
+        # Before anything can go wrong with writing.
+        print(format_table(result.classes.names, result.confusion, result.confusion_crf), flush=True)
+        report = evaluation.publish_report(result, output)
     allowance.check(result.errors, result.images + len(result.errors), report)
     return {
         "images": result.images,

@@ -6,8 +6,10 @@ Ray is imported late, so that a user's mistakes are reported before that.
 import logging
 import os
 import shlex
+import signal
 import socket
 import sys
+import threading
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -77,7 +79,13 @@ def _init(**options: Any) -> None:
     if shlex.quote(sys.executable) != sys.executable:
         # Ray passes the path to a shell without quoting it.
         options["runtime_env"] = {"py_executable": shlex.quote(sys.executable)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     ray.init(logging_level=logging.WARNING, **options)
+    # Ray has put its own in their place, which end the process at once, some with a stack of C++ on the terminal.
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            if callable(handler):
+                signal.signal(number, handler)
 
 
 def _advice(error: Exception) -> str:

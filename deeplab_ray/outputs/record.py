@@ -37,7 +37,7 @@ def differences(asked: dict[str, Any], earlier: dict[str, Any]) -> list[str]:
     ]
 
 
-def claim(file: Location, asked: dict[str, Any]) -> bool:
+def note(file: Location, asked: dict[str, Any]) -> bool:
     """Write down what is asked for; return whether an earlier run was asked for the same and has begun here.
 
     Raises UserError, naming every difference, if it was asked for something else.

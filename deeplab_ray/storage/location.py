@@ -99,6 +99,11 @@ class Location:
         infos = self.filesystem.get_file_info(selector)
         return sorted(info.path[start:] for info in infos if info.type == fs.FileType.File)
 
+    def folders(self) -> list[str]:
+        """Names of the folders in this one, sorted; empty if there is no folder."""
+        infos = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
+        return sorted(info.base_name for info in infos if info.type == fs.FileType.Directory)
+
     def walk(self, exclude: "Location | None" = None) -> Iterator[list[str]]:
         """Yield the paths of all that lies below this folder, relative to it, some thousand at a time, in no order.
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,15 @@ import ray
 import tiny
 from PIL import Image
 
+from deeplab_ray.datasets import cityscapes
 from deeplab_ray.errors import UserError
 from deeplab_ray.images import decode_label
 from deeplab_ray.labels import IGNORE, ClassTable
 from deeplab_ray.local.s3_server import EmbeddedS3
-from deeplab_ray.on_ray import prepare as module
 from deeplab_ray.on_ray.infer.evaluate import evaluate
 from deeplab_ray.on_ray.prepare import prepare
 from deeplab_ray.shards import open_split
-from deeplab_ray.storage.location import Location, locate
+from deeplab_ray.storage.location import locate
 
 JOB = Path(__file__).parents[2] / "jobs" / "prepare.py"
 PACKAGE = Path(__file__).parents[2] / "deeplab_ray"
@@ -148,59 +149,6 @@ def test_a_split_of_bad_pairs_only_is_refused_even_when_they_may_be_skipped(sour
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_second_run_is_refused_and_overwrite_replaces_the_first(source: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    prepare("camvid", str(source), str(out), ["val"])
-    with pytest.raises(UserError, match=r"manifest\.json exists: give --overwrite"):
-        prepare("camvid", str(source), str(out))
-    truncate(source / "val/0000.png")
-    before = what_lies_in(out)
-    with pytest.raises(UserError, match="1 of 3 pairs"):
-        prepare("camvid", str(source), str(out), ["val"], overwrite=True)
-    assert what_lies_in(out) == before | {"val/manifest.rejected.json"}
-    assert len(open_split(str(out), "val")) == 3
-    prepare("camvid", str(source), str(out), ["val"], skip_bad=True, overwrite=True)
-    split = open_split(str(out), "val")
-    assert [split.read(i).id for i in range(len(split))] == ["0001", "0002"]
-    assert len(list((out / "val").glob("shards-*"))) == 1
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_failure_while_publishing_brings_back_what_was_there(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "out"
-    prepare("camvid", str(source), str(out), ["train"])
-    before = {name: (out / name).read_bytes() for name in what_lies_in(out) if (out / name).is_file()}
-    write = Location.write_bytes
-
-    def write_until_val(self: Location, content: bytes) -> None:
-        if self.path.endswith("val/manifest.json"):
-            raise OSError("disk full")
-        write(self, content)
-
-    monkeypatch.setattr(module.Location, "write_bytes", write_until_val)
-    with pytest.raises(OSError, match="disk full"):
-        prepare("camvid", str(source), str(out), overwrite=True)
-    assert {name: (out / name).read_bytes() for name in what_lies_in(out) if (out / name).is_file()} == before
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_set_of_an_older_format_is_replaced_with_its_shards(source: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    prepare("camvid", str(source), str(out), ["val"])
-    manifest = json.loads((out / "val/manifest.json").read_text())
-    old = {"dataset": "camvid", "split": "val", "classes": ["sky"], "images": 3, "pixels": [0], "bad": []}
-    shards = [{key: shard[key] for key in ("path", "rows", "sha256", "bytes")} for shard in manifest["shards"]]
-    (out / "val/manifest.json").write_text(json.dumps({**old, "shards": shards}))
-    with pytest.raises(UserError, match=r"manifest\.json exists: give --overwrite"):
-        prepare("camvid", str(source), str(out), ["val"])
-    prepare("camvid", str(source), str(out), ["val"], overwrite=True)
-    assert len(open_split(str(out), "val")) == 3
-    assert len(list((out / "val").glob("shards-*"))) == 1
-
-
-@pytest.mark.usefixtures("ray_cluster")
 def test_a_split_whose_labels_are_not_public_is_prepared_without(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for split, names in (("test", "abc"), ("val", "d")):
@@ -210,9 +158,11 @@ def test_a_split_whose_labels_are_not_public_is_prepared_without(tmp_path: Path)
     label = np.full((tiny.HEIGHT, tiny.WIDTH), 7, np.uint8)
     tiny.write_png(tmp_path / "city/gtFine/test/ulm/b_gtFine_labelIds.png", label)
     source, out = str(tmp_path / "city"), str(tmp_path / "out")
+    # Its own reader takes no labels of test.
+    dataset = replace(cityscapes.DATASET, pairs=cityscapes.read_pairs)
     with pytest.raises(UserError, match=r"1 of 1 pairs of cityscapes \(val\) are bad \(d: it has no label file\)"):
-        prepare("cityscapes", source, out, ["test", "val"])
-    manifest = prepare("cityscapes", source, out, ["test"])["test"]
+        prepare(dataset, source, out, ["test", "val"])
+    manifest = prepare(dataset, source, out, ["test"])["test"]
     assert (manifest.images, manifest.labelled, manifest.bad) == (3, 1, [])
     assert manifest.pixels == [label.size, *[0] * 18]
     split = open_split(out, "test")
@@ -226,15 +176,14 @@ def test_a_split_whose_labels_are_not_public_is_prepared_without(tmp_path: Path)
 TWO = """
 \"\"\"Masks: images/*.png beside masks/*.png, 0 and 255.\"\"\"
 
-from deeplab_ray.datasets.base import Dataset, Pair
-from deeplab_ray.errors import UserError
+from deeplab_ray.datasets.base import Dataset, Pair, SplitMissing
 from deeplab_ray.storage.location import Location
 
 
 def _pairs(source: Location, split: str) -> list[Pair]:
     names = (source / split / "images").files()
     if not names:
-        raise UserError(f"no {split}/images/*.png below {source}: --source is the folder that holds {split}/")
+        raise SplitMissing(f"no {split}/images/*.png below {source}: --source is the folder that holds {split}/")
     return [Pair(name, f"{split}/images/{name}", f"{split}/masks/{name}") for name in names]
 
 
@@ -321,62 +270,7 @@ def test_voc_jpegs_are_prepared_and_unlisted_images_left_alone(tmp_path: Path) -
         Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).save(file, "JPEG")
         (tmp_path / "voc/JPEGImages").mkdir(exist_ok=True)
         (tmp_path / f"voc/JPEGImages/{name}.jpg").write_bytes(file.getvalue())
-        tiny.write_png(tmp_path / f"voc/SegmentationClass/{name}.png", np.full((9, 9), 255, np.uint8))
+        tiny.write_png(tmp_path / f"voc/SegmentationClass/{name}.png", np.full((9, 9), 15, np.uint8))
     manifests = prepare("voc12", str(tmp_path / "voc"), str(tmp_path / "out"))
     assert list(manifests) == ["val"]
     assert open_split(str(tmp_path / "out"), "val").read(0).id == "a"
-
-
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **environment}
-    return subprocess.run(
-        [sys.executable, str(JOB), *arguments], capture_output=True, text=True, env=environment, timeout=300
-    )
-
-
-def test_help_lists_every_dataset() -> None:
-    done = run("--help")
-    assert done.returncode == 0
-    for name in ("camvid", "cityscapes", "scenes", "voc12"):
-        assert f"\n  {name} " in done.stdout
-
-
-def test_mistakes_are_one_line_and_exit_code_2_before_ray_is_asked(source: Path, tmp_path: Path) -> None:
-    nowhere, prepared = tmp_path / "nowhere", tmp_path / "prepared"
-    (prepared / "val").mkdir(parents=True)
-    (prepared / "val/manifest.json").write_text("{}")
-    good = ("camvid", "--source", str(source), "--output", str(prepared))
-    for arguments, message in (
-        (("camvid", "--source", "x", "--output", "y", "--foo"), "error: unrecognized options: --foo; see prepare.py"),
-        (("camvid", "--source", "x"), "error: missing from prepare.py: --output"),
-        (("ade20k", "--source", "x", "--output", "y"), "error: unknown dataset 'ade20k'"),
-        (("camvid", "--source", str(nowhere), "--output", "y"), f"error: there is no folder {nowhere}: --source"),
-        ((*good, "--rows-per-shard", "0"), "error: rows per shard must be at least 1"),
-        ((*good, "--splits", "night"), "error: camvid has no split 'night'"),
-        (good, f"error: {prepared}/val/manifest.json exists: give --overwrite to prepare it again"),
-        ((*good, "--overwrite"), "error: no Ray answers at RAY_ADDRESS=127.0.0.1:1"),
-    ):
-        # That no Ray is there shows what is told before it is asked.
-        done = run(*arguments, RAY_ADDRESS="127.0.0.1:1")
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith(message)
-        assert done.stderr.count("\n") == 1
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray_cluster")
-def test_the_job_ends_with_a_result_line_or_an_error_line(source: Path, tmp_path: Path) -> None:
-    address = ray.get_runtime_context().gcs_address
-    arguments = ("camvid", "--source", str(source), "--output", str(tmp_path / "out"), "--splits", "val")
-    done = run(*arguments, RAY_ADDRESS=address)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert "val: 3/3 images checked" in lines
-    assert lines[-1].startswith("RESULT ")
-    result = json.loads(lines[-1].removeprefix("RESULT "))
-    assert result["splits"] == {"val": {"images": 3, "labelled": 3, "shards": 1, "bad": 0}}
-    with_77(source / "valannot/0002.png")
-    done = run(*arguments, "--overwrite", RAY_ADDRESS=address)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("error: 1 of 3 pairs of camvid (val) are bad (0002: label value 77")
-    assert "RESULT" not in done.stdout

@@ -29,6 +29,7 @@ def test_files_are_written_read_and_listed(folder: Location) -> None:
     assert (folder / "deep" / "er" / "b.bin").read_bytes() == b""
     assert folder.files() == ["a.bin"]
     assert folder.files(recursive=True) == ["a.bin", "deep/er/b.bin"]
+    assert folder.folders() == ["deep"]
     assert (folder / "a.bin").exists()
     assert (folder / "a.bin").is_file()
     assert not (folder / "deep").is_file()
@@ -39,7 +40,7 @@ def test_files_are_written_read_and_listed(folder: Location) -> None:
 def test_what_is_not_there_is_empty_or_file_not_found(folder: Location) -> None:
     absent = folder / "absent"
     assert not absent.exists()
-    assert absent.files(recursive=True) == []
+    assert absent.files(recursive=True) == absent.folders() == []
     absent.delete_tree()
     with pytest.raises(FileNotFoundError):
         absent.read_bytes()

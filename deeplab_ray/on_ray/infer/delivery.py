@@ -27,6 +27,7 @@ from deeplab_ray.outputs import record
 from deeplab_ray.outputs.journal import PROGRESS, Done, Journal
 from deeplab_ray.outputs.publish import publish, sweep
 from deeplab_ray.runs import Software
+from deeplab_ray.storage.claim import claimed
 from deeplab_ray.storage.location import Location, locate
 
 ERRORS = "errors.parquet"
@@ -58,7 +59,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Begun:
-    """An order whose output is claimed, and what of it is to be done."""
+    """An order that is noted in its output, and what of it is to be done."""
 
     order: Order
     journal: Journal
@@ -109,7 +110,7 @@ def check_place(output: Location, input_uri: str, record_name: str) -> None:
 
 
 def begin(order: Order, retry_errors: bool = False) -> Begun:
-    """Claim the output for this order, and find out what is not done yet. Needs no running Ray, reads no image.
+    """Note in the output what is asked for, and find out what is not done yet. Needs no running Ray, reads no image.
 
     retry_errors: what failed in earlier runs is to be done again. Raises UserError if there is no image.
     """
@@ -121,7 +122,7 @@ def begin(order: Order, retry_errors: bool = False) -> Begun:
     if not resumed:
         # Of a job whose record somebody has removed.
         (order.output / PROGRESS).delete_tree()
-    record.claim(file, order.record | {record.UNCOMPARED: as_dict(Software.here())})
+    record.note(file, order.record | {record.UNCOMPARED: as_dict(Software.here())})
     if resumed:
         left = "" if len(todo) else ": nothing is left to do"
         say(f"{todo.total - len(todo)} of {todo.total} images are done already{left}")
@@ -132,11 +133,12 @@ def run(
     begun: Begun,
     plan: Callable[[Begun], tuple[Sequence[Stage], int]],
     price_per_node_hour: float | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> Delivery:
     """Do what is not done yet. Ray must be initialised, unless nothing is to be done.
 
-    plan: gives the stages, and how many images make a unit. Raises UserError for a cluster too small, JobError if
-    storage fails for long or a worker cannot start.
+    plan: gives the stages, and how many images make a unit. check: called after every image, to end all by what it
+    raises. Raises UserError for a cluster too small, JobError if storage fails for long or a worker cannot start.
     """
     started = time.monotonic()
     todo, output = begun.todo, begun.order.output
@@ -150,7 +152,9 @@ def run(
         sweep(output)
         stages, unit = plan(begun)
         with Work(stages, price_per_node_hour) as work:
-            errors += [done for done, _ in work.run(todo, unit, begun.journal) if done.stage is not None]
+            for done, _ in work.run(todo, unit, begun.journal):
+                errors += [done] if done.stage is not None else []
+                check()
         assert work.summary
         figures = work.summary.as_result()
     files = _finish(begun.order, todo.total, errors)
@@ -177,13 +181,15 @@ def deliver(
 ) -> dict[str, Any]:
     """Begin, start Ray if anything is left to do, run, and return what RESULT says.
 
-    Raises JobError if more images failed than allowed, after all others are done; and as `begin` and `run` do.
+    Raises UserError if another job writes there, JobError if more images failed than allowed, after all others are
+    done; and as `begin` and `run` do.
     """
-    begun = begin(request.order, retry_errors)
-    if len(begun.todo):
-        session.start_ray()
-    result = run(begun, lambda begun: request.stages(begun, resources), price_per_node_hour)
     output = request.order.output
+    with claimed(output, request.order.record_name.removesuffix(".json")) as claim:
+        begun = begin(request.order, retry_errors)
+        if len(begun.todo):
+            session.start_ray()
+        result = run(begun, lambda begun: request.stages(begun, resources), price_per_node_hour, claim.check)
     allowance.check(result.errors, result.images, (output / ERRORS).uri)
     return result.as_result(output)
 

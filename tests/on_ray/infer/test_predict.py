@@ -28,12 +28,13 @@ from deeplab_ray.on_ray.infer import delivery, evaluate, evaluation, predict
 from deeplab_ray.on_ray.infer.chain import Stage
 from deeplab_ray.on_ray.infer.crf_search import search_crf, search_stored
 from deeplab_ray.on_ray.infer.delivery import Delivery
-from deeplab_ray.on_ray.infer.work import Work
+from deeplab_ray.on_ray.infer.work import Allowance, Work
 from deeplab_ray.on_ray.prepare import prepare
 from deeplab_ray.outputs.formats import make, read_scores
 from deeplab_ray.outputs.journal import Journal
 from deeplab_ray.scenes import draw
 from deeplab_ray.shards import Manifest, open_split, write_shard
+from deeplab_ray.storage.claim import claimed
 from deeplab_ray.storage.location import locate
 
 CRF = tiny.recipe().crf
@@ -183,6 +184,20 @@ def test_a_finished_prediction_reads_no_image_and_needs_no_ray(
 
 
 @pytest.mark.slow
+def test_a_second_job_into_the_same_place_is_told_who_writes_there(
+    photos: Mapping[str, bytes], predicted: Delivery, network: str
+) -> None:
+    request = predict.check_request(network, PHOTOS, PREDICTED, formats=ALL, values="own")
+    with (
+        claimed(locate(PREDICTED), "predict"),
+        pytest.raises(UserError, match=rf"{PREDICTED} is being written by predict \(process {os.getpid()} on .*: wait"),
+    ):
+        delivery.deliver(request, loop.ONE_EACH, Allowance.parse("0"))
+    result = delivery.deliver(request, loop.ONE_EACH, Allowance.parse("0"))
+    assert (result["images"], result["done_before"]) == (6, 6)
+
+
+@pytest.mark.slow
 def test_only_what_is_missing_is_done(
     photos: Mapping[str, bytes], predicted: Delivery, network: str, plain: loop.Loop, table: ClassTable
 ) -> None:
@@ -271,7 +286,7 @@ def test_a_split_of_hostile_names_and_broken_samples(
     prepared_scenes: str, network: str, plain: loop.Loop, table: ClassTable, tmp_path: Path
 ) -> None:
     image, raw = draw.render(5, 0, 48, 96)
-    label = datasets.get("cityscapes").decode_label(tiny.png(raw))
+    label = datasets.get("cityscapes").labels.decode(tiny.png(raw), *raw.shape, None)
     row = {"image": tiny.png(image), "label": tiny.png(label), "height": 48, "width": 96}
     rows = [{"id": id, **row} for id in HOSTILE]
     rows[8]["label"] = tiny.png(label[1:])
