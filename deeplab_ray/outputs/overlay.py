@@ -47,11 +47,8 @@ class Overlay:
             raise ValueError(f"labels of {labels.shape} do not fit an image of {image.shape}")
         if max(labels.shape) > _LARGEST:
             raise ValueError(f"an image of {labels.shape} is too large for a JPEG, which has {_LARGEST} pixels a side")
-        blended = ((image.astype(np.uint16) + self.classes.colourise(labels) + 1) // 2).astype(np.uint8)
-        pixels = np.where((labels < len(self.classes))[..., None], blended, image)
-        pixels[_borders(labels)] = BORDER
         file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "JPEG", quality=_QUALITY)
+        Image.fromarray(draw(image, labels, self.classes)).save(file, "JPEG", quality=_QUALITY)
         return file.getvalue()
 
     def finish(self, output: Location) -> str:
@@ -61,6 +58,14 @@ class Overlay:
         target = output / self.name / LEGEND
         target.write_bytes(file.getvalue())
         return target.uri
+
+
+def draw(image: NDArray[np.uint8], labels: NDArray[np.uint8], classes: ClassTable) -> NDArray[np.uint8]:
+    """An image, uint8 RGB H×W×3, with labels, uint8 H×W train ids, over it as `Overlay` says."""
+    blended = ((image.astype(np.uint16) + classes.colourise(labels) + 1) // 2).astype(np.uint8)
+    pixels = np.where((labels < len(classes))[..., None], blended, image)
+    pixels[_borders(labels)] = BORDER
+    return pixels
 
 
 def _borders(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:

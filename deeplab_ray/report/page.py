@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -14,6 +13,7 @@ from deeplab_ray.labels import ClassTable
 from deeplab_ray.metrics import WIDTHS
 from deeplab_ray.report import curves as charts
 from deeplab_ray.report.comparison import ImageGain, summarise_gains, trimap_plot
+from deeplab_ray.report.environment import TEMPLATES
 from deeplab_ray.report.figure5 import FLOOR, SCALE, BeliefMaps
 from deeplab_ray.report.pictures import (
     PANELS,
@@ -25,22 +25,12 @@ from deeplab_ray.report.pictures import (
     photograph,
     worst_first,
 )
-from deeplab_ray.report.scores import class_scores, loss_by_crf, measures, percent, signed
+from deeplab_ray.report.scores import class_scores, loss_by_crf, measures
 
 PICTURE_WIDTH = 640
 """Largest width of a picture in the page, in pixels: twice what a column of the gallery shows."""
 ERRORS = 50
 """How many of the images that could not be measured the page lists."""
-
-_TEMPLATES = Environment(
-    loader=PackageLoader("deeplab_ray.report"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_TEMPLATES.filters.update(percent=percent, signed=signed)
-_TEMPLATES.globals["chart"] = charts
 
 
 @dataclass(frozen=True)
@@ -102,7 +92,7 @@ def write_report(report: EvaluationReport) -> str:
     scores = class_scores(report.classes.names, report.confusion, report.confusion_crf)
     final = report.confusion if report.confusion_crf is None else report.confusion_crf
     speeds = [record["images_per_s"] for record in report.history if record.get("images_per_s") is not None]
-    return _TEMPLATES.get_template("report.html.j2").render(
+    return TEMPLATES.get_template("report.html.j2").render(
         report=report,
         classes=report.classes.names,
         colours=["rgb({} {} {})".format(*colour) for colour in report.classes.colours],

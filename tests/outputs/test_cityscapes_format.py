@@ -88,7 +88,7 @@ def test_the_official_script_finds_the_files_and_gives_our_scores(
         image, raw = render(1, number, 96, 192)
         file = io.BytesIO()
         Image.fromarray(raw).save(file, "PNG")
-        truth = DATASET.decode_label(file.getvalue())
+        truth = DATASET.labels.decode(file.getvalue(), 96, 192, None)
         # Errors in patches, and in ignored places, too.
         wrong = np.kron(rng.random((12, 24)) < 0.3, np.ones((8, 8), np.bool_))
         guess = np.kron(rng.integers(0, 19, (12, 24)), np.ones((8, 8), np.int64)).astype(np.uint8)

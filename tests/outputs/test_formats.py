@@ -28,7 +28,7 @@ VOC_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 def scene(index: int = 0, id: str = "a") -> Prediction:
     """A drawn scene of 60×90 with Cityscapes' train ids."""
     image, raw = render(0, index, 60, 90)
-    labels = cityscapes.DATASET.decode_label(png(raw))
+    labels = cityscapes.DATASET.labels.decode(png(raw), *raw.shape, None)
     scores = np.random.default_rng(index).normal(size=(19, 9, 13)).astype(np.float16)
     return Prediction(id, image, labels, png(image), png(labels), scores, "corners 8")
 
@@ -107,7 +107,8 @@ def test_voc_is_a_palette_png_in_vocs_colours() -> None:
     assert colours[0, 1].tolist() == [128, 0, 0]
     assert colours[3, 2].tolist() == list(VOC.colours[20])
     assert colours[0, 0].tolist() == [224, 224, 192]
-    assert np.array_equal(voc12.DATASET.decode_label(make("voc", VOC).encode(flat(labels))), labels)
+    again = voc12.DATASET.labels.decode(make("voc", VOC).encode(flat(labels)), *labels.shape, None)
+    assert np.array_equal(again, labels)
 
 
 def test_voc_of_another_set_holds_its_values_in_its_colours() -> None:
