@@ -56,9 +56,16 @@ def run_job(main: Callable[[], dict[str, Any]]) -> NoReturn:
         if mistake is not None:
             _end(2, f"error: {scrub(mistake)}")
         _end(1, f"error: {scrub(failure or origin(error))} (traceback: {_save_traceback(error)})")
-    # JSON has no NaN.
-    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in result.items()}
-    _end(0, f"RESULT {json.dumps(finite, allow_nan=False)}")
+    _end(0, f"RESULT {json.dumps(_finite(result), allow_nan=False)}")
+
+
+def _finite(value: Any) -> Any:
+    """Return the value with None for what JSON has no number for, such as the IoU of a class that does not occur."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def say(line: str) -> None:

@@ -21,7 +21,7 @@ class Args:
     crop: int = 0
     """Side of the square image in pixels; 0: the preset's training crop."""
     classes: int = 0
-    """Number of classes; 0: that of the preset's dataset, or 21 (VOC 2012) if jobs/prepare.py cannot read it."""
+    """Number of classes; 0: that of the preset's dataset."""
     list: bool = False
     """Print all presets with the paper's figures, table by table, and end; needs no other argument."""
 
@@ -33,8 +33,7 @@ def main() -> dict[str, Any]:
     preset = lookup.get(args.preset)
     if args.crop < 0 or args.classes < 0:
         raise UserError("--crop and --classes must not be negative: give 0 for the preset's own")
-    own = len(preset.classes) if preset.is_available else 21
-    classes, size = args.classes or own, args.crop or preset.recipe.augment.crop
+    classes, size = args.classes or len(preset.classes), args.crop or preset.recipe.augment.crop
     from deeplab_ray.models.describe import measure_network
 
     found = measure_network(preset.recipe.network, classes, size, size)

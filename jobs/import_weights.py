@@ -13,7 +13,6 @@ from typing import Any
 from tyro.conf import Positional
 
 from deeplab_ray import cli
-from deeplab_ray.errors import UserError
 from deeplab_ray.presets import lookup
 from deeplab_ray.presets.preset import class_table
 from deeplab_ray.storage.access import check_access
@@ -46,11 +45,6 @@ def main() -> dict[str, Any]:
         description=f"Turn a file of pretrained weights into a checkpoint; {lookup.LIST_HINT}.",
     )
     preset = lookup.get(args.preset)
-    if not args.dataset and not preset.is_available:
-        raise UserError(
-            f"the classes of {preset.dataset} are not known here: give --dataset with one that jobs/prepare.py reads, "
-            "such as voc12"
-        )
     classes = class_table(args.dataset or preset.dataset)
     source = locate(args.file)
     check_access(read=[source], write_files=[locate(args.output) / "checkpoint.json"])

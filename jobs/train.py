@@ -51,7 +51,6 @@ def main() -> dict[str, Any]:
         argv=start.argv,
         default=Args(start.name, MISSING, MISSING, start.recipe, start.resources),
     )
-    cli.say(start.warning)
     request = check_request(args.recipe, args.resources, args.data, args.output, args.resume)
     cli.say(start.note(request.train.manifest.reader))
     session.set_environment()

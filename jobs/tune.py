@@ -52,7 +52,6 @@ def main() -> dict[str, Any]:
         argv=start.argv,
         default=Args(start.name, MISSING, MISSING, start.recipe, start.resources, SearchConfig()),
     )
-    cli.say(start.warning)
     request = check_request(args.recipe, args.resources, args.search, args.data, args.output)
     cli.say(start.note(request.train.manifest.reader))
     session.start_ray()

@@ -9,9 +9,16 @@ __all__ = ["Dataset", "Pair", "get", "names"]
 
 # One line a dataset: the name of its module here, which is the dataset's own and holds it as DATASET.
 _MODULES = (
+    "ade20k",
     "camvid",
     "cityscapes",
+    "cityscapes_coarse",
+    "coco",
+    "coco14",
+    "context",
+    "personpart",
     "scenes",
+    "voc11",
     "voc12",
 )
 

@@ -1,7 +1,7 @@
 """Generated street scenes (see `scenes`) as a dataset: 12 of Cityscapes' classes, in its layout and ids."""
 
 from deeplab_ray.datasets.base import Dataset
-from deeplab_ray.datasets.cityscapes import LABEL_OF_NAME, LABELS, read_pairs
+from deeplab_ray.datasets.cityscapes import LABEL_OF_NAME, LABELS, read_pairs, unused
 from deeplab_ray.labels import IGNORE
 from deeplab_ray.scenes.draw import CLASS_IDS, SPLITS
 
@@ -18,4 +18,5 @@ DATASET = Dataset(
         **{label.id: train_id for train_id, label in enumerate(_CLASSES)},
     },
     pairs=read_pairs,
+    unused=unused,
 )

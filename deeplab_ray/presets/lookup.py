@@ -16,6 +16,13 @@ from deeplab_ray.presets.preset import Preset
 PRESETS = (*others.FIRST, *paper.PRESETS, *others.LAST)
 _BY_NAME = {preset.name: preset for preset in PRESETS}
 LIST_HINT = "jobs/train.py --list shows all presets"
+COCO_HINT = (
+    "Those with COCO start from a network trained on it, such as the presets coco-… make; from one with another head\n"
+    "they take the trunk. For example:\n"
+    "  jobs/prepare.py coco --source COCO --output COCO_DATA --min-object-pixels 1000\n"
+    "  jobs/train.py coco-resnet101-aspp-msc-aug --data COCO_DATA --output COCO_RUN\n"
+    "  jobs/train.py voc12-resnet101-aspp-msc-coco-aug --data VOC_DATA --output RUN --weights COCO_RUN"
+)
 
 
 def names() -> list[str]:
@@ -31,7 +38,10 @@ def get(name: str) -> Preset:
 
 
 def format_tables() -> str:
-    """List all presets, table by table: name, what is switched on, published mIoU before and after the CRF, splits."""
+    """List all presets, table by table: name, what is switched on, published mIoU before and after the CRF, splits.
+
+    At the end it says how to make the networks from which those with COCO start.
+    """
     name_width = max(map(len, _BY_NAME))
     text_width = max(len(preset.switched_on) for preset in PRESETS)
     lines = []
@@ -43,10 +53,9 @@ def format_tables() -> str:
         for preset in (preset for preset in PRESETS if preset.table == table or preset is also):
             before, after = (f"{figure:.2f}" if figure else "–" for figure in preset.published)
             data = f"{preset.dataset} {preset.recipe.train_split}, {preset.recipe.validation_split}"
-            missing = f" ({preset.missing})" if preset.missing else ""
             text = f"  {preset.name:<{name_width}}  {preset.switched_on:<{text_width}}  {before:>6}  {after:>5}"
-            lines.append(f"{text}  {data}{missing}")
-    return "\n".join(lines[1:])
+            lines.append(f"{text}  {data}")
+    return "\n".join([*lines[1:], "", COCO_HINT])
 
 
 @dataclass(frozen=True)
@@ -64,13 +73,6 @@ class Start:
     def name(self) -> str:
         """The preset's name; empty if there is no preset."""
         return self.preset.name if self.preset else ""
-
-    @property
-    def warning(self) -> str:
-        """A line that says what is missing to run the preset as published; empty if nothing is."""
-        if self.preset is None or self.preset.is_available:
-            return ""
-        return f"note: {self.name}: {self.preset.missing}; give --data another prepared set"
 
     def note(self, reader: str) -> str:
         """Return a line for the user if the data were prepared by another reader than the preset's; else nothing."""

@@ -12,7 +12,7 @@ Published = tuple[float | None, float | None]
 
 
 def class_table(dataset: str) -> ClassTable:
-    """Return a dataset's classes. Raises UserError, listing the datasets, if there is no reader for it."""
+    """Return a dataset's classes. Raises UserError, listing the datasets, if there is none of that name."""
     return datasets.get(dataset).table
 
 
@@ -32,19 +32,9 @@ class Preset:
     resources: TrainingResources = field(default_factory=TrainingResources)
 
     @property
-    def is_available(self) -> bool:
-        """Whether jobs/prepare.py can read the dataset."""
-        return self.dataset in datasets.names()
-
-    @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the dataset's classes. Raises UserError if there is no reader for it."""
+        """Names of the dataset's classes."""
         return class_table(self.dataset).names
-
-    @property
-    def missing(self) -> str:
-        """A clause that says what is missing to run it as published; empty if nothing is."""
-        return "" if self.is_available else f"jobs/prepare.py cannot read {self.dataset} yet"
 
     def describe(self) -> str:
         """Return one line: what is switched on, the table, the published figures."""

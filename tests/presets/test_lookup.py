@@ -28,14 +28,17 @@ def test_preset_survives_json(name: str) -> None:
 
 def test_tables_name_every_preset_with_its_figures() -> None:
     lines = lookup.format_tables().splitlines()
-    assert {line.split()[0] for line in lines if line.startswith("  ")} == {"preset", *lookup.names()}
+    first = {line.split()[0] for line in lines if line.startswith("  ")}
+    assert first == {"preset", "jobs/prepare.py", "jobs/train.py", *lookup.names()}
     row = next(line for line in lines if "voc12-resnet101-aspp-msc-coco-aug" in line)
     assert all(word in row for word in ("MSC", "COCO", "Aug", "76.35", "77.69", "voc12 trainaug, val"))
     assert len([line for line in lines if "largefov-step-b30-6k" in line]) == 2  # in the table of kernels, too
-    for line in lines:
-        assert ("jobs/prepare.py cannot read" in line) == any(
-            line.split()[:1] == [preset.name] and not preset.is_available for preset in lookup.PRESETS
-        )
+    # What makes the weights from which the presets with COCO start.
+    *_, prepare, train, use = lines
+    assert prepare.split()[:2] == ["jobs/prepare.py", "coco"]
+    assert train.split()[1] in lookup.names()
+    assert use.split()[1] == "voc12-resnet101-aspp-msc-coco-aug"
+    assert use.split()[-2:] == ["--weights", train.split()[-1]]
 
 
 def test_unknown_preset_is_refused_with_the_names() -> None:
@@ -91,14 +94,6 @@ def test_a_preset_on_other_data_than_its_own_is_told() -> None:
     assert own.note("camvid") == ""
     assert own.note("folder") == "note: camvid-vgg16-largefov was published for camvid; these data are of folder"
     assert lookup.Start(None, RECIPE, TrainingResources(), []).note("camvid") == ""
-
-
-def test_a_preset_whose_dataset_cannot_be_read_warns() -> None:
-    for preset in lookup.PRESETS:
-        warning = lookup.start([preset.name]).warning
-        assert warning.startswith(f"note: {preset.name}: ") != preset.is_available
-        assert bool(warning) != preset.is_available
-    assert lookup.Start(None, RECIPE, TrainingResources(), []).warning == ""
 
 
 def test_files_that_hold_no_recipe_are_refused(tmp_path: Path) -> None:

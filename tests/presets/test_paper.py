@@ -116,11 +116,12 @@ def test_settings_are_the_papers(name: str) -> None:
     assert (solver.policy, solver.batch, solver.iterations) == (policy, batch, 1000 * thousands)
 
 
-def test_a_preset_says_what_is_missing_to_run_it() -> None:
-    for name in lookup.names():
-        preset = lookup.get(name)
-        assert preset.is_available == (preset.dataset in datasets.names())
-        assert preset.missing == ("" if preset.is_available else f"jobs/prepare.py cannot read {preset.dataset} yet")
+@pytest.mark.parametrize("name", lookup.names())
+def test_every_presets_data_can_be_prepared(name: str) -> None:
+    preset = lookup.get(name)
+    dataset = datasets.get(preset.dataset)
+    assert {preset.recipe.train_split, preset.recipe.validation_split} <= set(dataset.splits) - set(dataset.unlabelled)
+    assert preset.classes == dataset.classes
 
 
 def test_a_preset_describes_itself_with_its_figures() -> None:

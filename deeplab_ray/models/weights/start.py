@@ -9,7 +9,7 @@ DOWNLOADS = {"torchvision": "IMAGENET1K_V1", "torchvision-features": "IMAGENET1K
 KINDS = "a .pth state dict, a .caffemodel or a checkpoint"
 """Kinds of files of weights, for messages."""
 STAGES = {
-    "coco": "a network trained on COCO: a checkpoint, or what jobs/import_weights.py made of its file",
+    "coco": "a network trained on COCO, such as preset coco-resnet101-aspp-msc-aug gives (train.py --list says how)",
     "fcn32s": "a trained FCN-32s, such as preset voc11-fcn32s gives",
     "fcn16s": "a trained FCN-16s, such as preset voc11-fcn16s gives",
 }
