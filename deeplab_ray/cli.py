@@ -6,8 +6,6 @@ A job ends with the line `RESULT {json}` on stdout and exit code 0; or with one 
 
 import contextlib
 import io
-import json
-import math
 import os
 import re
 import signal
@@ -20,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
+from deeplab_ray.config.io import json_text
 from deeplab_ray.console import print_on_any_terminal
 from deeplab_ray.errors import JobError, UserError, first_sentence, plain
 from deeplab_ray.presets import lookup
@@ -56,16 +55,7 @@ def run_job(main: Callable[[], dict[str, Any]]) -> NoReturn:
         if mistake is not None:
             _end(2, f"error: {scrub(mistake)}")
         _end(1, f"error: {scrub(failure or origin(error))} (traceback: {_save_traceback(error)})")
-    _end(0, f"RESULT {json.dumps(_finite(result), allow_nan=False)}")
-
-
-def _finite(value: Any) -> Any:
-    """Return the value with None for what JSON has no number for, such as the IoU of a class that does not occur."""
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    _end(0, f"RESULT {json_text(result)}")
 
 
 def say(line: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import deeplab_ray
-from deeplab_ray.config.io import as_dict, from_dict
+from deeplab_ray.config.io import as_dict, from_dict, json_text
 from deeplab_ray.config.recipe import Recipe
 from deeplab_ray.config.resources import TrainingResources
 from deeplab_ray.config.scoring import ScoringConfig
@@ -112,7 +112,7 @@ class CheckpointMeta:
     def to_json(self) -> str:
         """Return the text of checkpoint.json."""
         fields = {"run": as_dict(self.run), "iteration": self.iteration, **self.classes.to_json()}
-        return json.dumps(fields | {"history": self.history})
+        return json_text(fields | {"history": self.history})
 
 
 def is_checkpoint(location: Location) -> bool:

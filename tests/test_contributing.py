@@ -37,6 +37,7 @@ def run(copy: Path, *command: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("cluster")  # a Ray of its own there, so that the processes of pytest have equally much to do
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_newcomers_dataset_network_and_job_work(copy: Path) -> None:
     results = []

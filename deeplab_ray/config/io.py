@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import typing
 from typing import Any, TypeVar
 
@@ -16,6 +17,19 @@ T = TypeVar("T")
 def to_json(config: Any) -> str:
     """Return a config dataclass as indented JSON."""
     return json.dumps(as_dict(config), indent=2) + "\n"
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """Return a value as JSON, with null for every number that is not finite, at any depth: JSON has no NaN."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def as_dict(config: Any) -> dict[str, Any]:

@@ -131,11 +131,12 @@ class DeconvolvedGrid(Grid):
 
 def parse(text: str) -> Grid:
     """Return the grid from which `str()` made this text. Raises ValueError for any other text."""
-    kind, *numbers = text.split()
     kinds: dict[str, type[Grid]] = {"corners": CornerGrid, "centres": CentreGrid, "deconvolved": DeconvolvedGrid}
-    if kind not in kinds:
-        raise ValueError(f"{text!r} is not a grid")
-    return kinds[kind](*map(int, numbers))
+    try:
+        kind, *numbers = text.split()
+        return kinds[kind](*map(int, numbers))
+    except (KeyError, ValueError, TypeError):
+        raise ValueError(f"{text!r} is not a grid") from None
 
 
 def pad_to(images: Tensor, step: int, remainder: int) -> Tensor:

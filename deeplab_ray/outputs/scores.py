@@ -60,14 +60,16 @@ class Scores:
         return f"{self.name}/{safe_name(id)}.parquet"
 
     def encode(self, prediction: Prediction) -> bytes:
-        """Raises ValueError for scores that are not finite or not C×h×w, and an id that is no Unicode (it has lone
-        surrogates)."""
+        """Raises ValueError for what `read_scores` would refuse: scores that are not finite or not C×h×w, an image or
+        a label of another size than the prediction; and for an id that is no Unicode (it has lone surrogates)."""
         scores = prediction.scores
         if scores.ndim != 3 or not scores.size:
             raise ValueError(f"scores of {scores.shape} are not classes × rows × columns")
         if not np.isfinite(scores).all():
             raise ValueError("scores are not finite")
         height, width = prediction.labels.shape
+        _check_size("image", prediction.encoded, height, width)
+        _check_size("label", prediction.truth, height, width)
         row = {
             "id": prediction.id,
             "image": prediction.encoded,
@@ -124,16 +126,21 @@ def read_scores(content: bytes) -> StoredScores:
     height, width, shape = row["height"], row["width"], row["scores_shape"]
     if None in shape or min(height, width, *shape) < 1:
         raise ValueError(f"image of {height}×{width}, scores of {shape}: sizes must be positive")
-    for name in ("image", "label"):
-        if row[name] is not None and (size := _size(row[name])) != (height, width):
-            found = "unreadable" if size is None else f"of {size[0]}×{size[1]}"
-            raise ValueError(f"the {name} is {found}, but should be of {height}×{width}")
+    _check_size("image", row["image"], height, width)
+    _check_size("label", row["label"], height, width)
     if len(row["scores"]) != _DTYPE.itemsize * math.prod(shape):
         raise ValueError(f"{len(row['scores'])} bytes of scores do not fit their shape {shape}")
     scores = np.frombuffer(row["scores"], _DTYPE).reshape(shape)
     if not np.isfinite(scores).all():
         raise ValueError("scores are not finite")
     return StoredScores(row["id"], row["image"], row["label"], height, width, scores, row["grid"])
+
+
+def _check_size(name: str, data: bytes | None, height: int, width: int) -> None:
+    """Raise ValueError unless an image file, if there is one, has this size."""
+    if data is not None and (size := _size(data)) != (height, width):
+        found = "unreadable" if size is None else f"of {size[0]}×{size[1]}"
+        raise ValueError(f"the {name} is {found}, but should be of {height}×{width}")
 
 
 def _size(data: bytes) -> tuple[int, int] | None:

@@ -164,7 +164,7 @@ def _require_dead(file: Location, found: bytes) -> None:
         return
     if holder and holder.machine == _machine():
         _refuse(file, holder)
-    # On another machine only the heartbeat tells; and of a claim that is broken it may be that it is just being written.
+    # On another machine only the heartbeat tells. A broken claim may just be being written.
     print(f"{file.parent} is held by {holder or 'another job'}: seeing whether that one still lives", file=sys.stderr)
     end = time.monotonic() + WATCH_S
     while time.monotonic() < end:
@@ -177,9 +177,7 @@ def _require_dead(file: Location, found: bytes) -> None:
 
 def _refuse(file: Location, holder: _Holder | None = None) -> None:
     who = holder or _parse(_read(file) or b"") or "another job"
-    raise UserError(
-        f"{file.parent} is being written by {who}: wait for it to end, or give another --output"
-    )
+    raise UserError(f"{file.parent} is being written by {who}: wait for it to end, or give another --output")
 
 
 def _create(file: Location, content: bytes) -> bool:

@@ -213,7 +213,13 @@ def result_of(job: subprocess.CompletedProcess[str]) -> dict[str, object]:
     return json.loads(results[0].removeprefix("RESULT "))
 
 
-def test_prepare_train_and_evaluate_on_a_cluster_with_a_token(
+def assert_no_secrets(s3: EmbeddedS3, token: Path, *jobs: Job) -> None:
+    for job in jobs:
+        for secret in (s3.environment["AWS_SECRET_ACCESS_KEY"], token.read_text(encoding="utf-8")):
+            assert secret not in job.stdout + job.stderr
+
+
+def test_a_job_runs_the_code_that_was_submitted_and_tells_of_mistakes(
     cluster: Cluster, prepared: Job, s3: EmbeddedS3, token: Path
 ) -> None:
     counts = {
@@ -226,23 +232,10 @@ def test_prepare_train_and_evaluate_on_a_cluster_with_a_token(
     # The code is the one that was submitted, not one that is installed on the nodes.
     assert "working_dir_files" in uses[2]
 
-    run = "s3://cluster/run"
-    trained = cluster.submit(*TRAIN, "--output", run)
-    result = result_of(trained)
-    assert (result["iterations"], result["workers"], result["checkpoint"]) == (4, 2, f"{run}/ckpt_000004")
-
-    evaluated = cluster.submit(*EVALUATE, "--checkpoint", run)
-    result = result_of(evaluated)
-    assert (result["images"], result["report"]) == (3, f"{run}/evaluation-val/report.html")
-    assert locate(f"{run}/evaluation-val/report.html").exists()
-
     mistaken = cluster.submit("python", "jobs/train.py", "no-such-preset")
     assert mistaken.returncode != 0
     assert "\nerror: unknown preset 'no-such-preset': choose from" in mistaken.stdout + mistaken.stderr
-
-    for job in (prepared, trained, evaluated, mistaken):
-        for secret in (s3.environment["AWS_SECRET_ACCESS_KEY"], token.read_text(encoding="utf-8")):
-            assert secret not in job.stdout + job.stderr
+    assert_no_secrets(s3, token, prepared, mistaken)
 
 
 def test_a_prediction_that_is_stopped_leaves_nothing_half_done_and_goes_on(
@@ -289,10 +282,15 @@ def test_without_the_token_nothing_is_run(cluster: Cluster, tmp_path: Path) -> N
     assert not marker.exists()
 
 
-def test_on_a_cluster_that_grows_jobs_wait_for_its_first_node(cluster: Cluster, prepared: Job, tmp_path: Path) -> None:
+def test_on_a_cluster_that_grows_a_training_and_an_evaluation_wait_for_its_first_node(
+    cluster: Cluster, prepared: Job, s3: EmbeddedS3, token: Path, tmp_path: Path
+) -> None:
     assert prepared.returncode == 0
-    checkpoint = tiny.checkpoint(tmp_path, tiny.recipe(), datasets.get("scenes").table)
-    evaluate = (*EVALUATE, "--checkpoint", str(checkpoint), "--output", "s3://cluster/grown")
+    checkpoint, run = locate("s3://cluster/imported"), "s3://cluster/run"
+    made = tiny.checkpoint(tmp_path, tiny.recipe(), datasets.get("scenes").table)
+    for file in made.iterdir():
+        (checkpoint / file.name).write_bytes(file.read_bytes())
+    evaluate = (*EVALUATE, "--checkpoint", checkpoint.uri)
     cluster.lose_worker()
     refused = cluster.submit(*evaluate)
     hint = "error: the cluster has 0 CPU.* pass --autoscaling if the cluster grows by itself"
@@ -301,15 +299,17 @@ def test_on_a_cluster_that_grows_jobs_wait_for_its_first_node(cluster: Cluster, 
     with ThreadPoolExecutor() as pool:
         jobs = [
             pool.submit(cluster.submit, *evaluate, "--autoscaling", "--gpus-per-predictor=0"),
-            pool.submit(
-                cluster.submit, *TRAIN, "--output", "s3://cluster/grown", "--autoscaling", "--gpus-per-worker=0"
-            ),
+            pool.submit(cluster.submit, *TRAIN, "--output", run, "--autoscaling", "--gpus-per-worker=0"),
         ]
         while not (cluster.has("actors", "PENDING_CREATION") and cluster.has("placement_groups", "PENDING")):
             for job in jobs:
                 assert not job.done(), job.result().stdout + job.result().stderr
             time.sleep(0.5)
         cluster.add_worker()
-        evaluated, trained = (result_of(job.result()) for job in jobs)
-    assert evaluated["images"] == 3
-    assert trained["iterations"] == 4
+        evaluated, trained = (job.result() for job in jobs)
+    result = result_of(evaluated)
+    assert (result["images"], result["report"]) == (3, f"{checkpoint}/evaluation-val/report.html")
+    assert (checkpoint / "evaluation-val/report.html").exists()
+    result = result_of(trained)
+    assert (result["iterations"], result["workers"], result["checkpoint"]) == (4, 2, f"{run}/ckpt_000004")
+    assert_no_secrets(s3, token, evaluated, trained)

@@ -84,7 +84,7 @@ def test_grids_survive_as_text_and_on_the_way_to_other_processes(grid: Grid) -> 
     assert pickle.loads(pickle.dumps(grid)) == grid
 
 
-@pytest.mark.parametrize("text", ["squares 8", "8"])
+@pytest.mark.parametrize("text", ["", "squares 8", "8", "corners 8 9", "corners of nothing"])
 def test_text_that_is_no_grid_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=f"'{text}' is not a grid"):
         parse(text)

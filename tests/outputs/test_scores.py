@@ -55,6 +55,8 @@ def test_the_file_is_plain_parquet() -> None:
         ({"scores": np.full((2, 3, 4), np.nan, np.float16)}, "scores are not finite"),
         ({"scores": np.zeros((3, 4), np.float16)}, "not classes × rows × columns"),
         ({"scores": np.zeros((0, 3, 4), np.float16)}, "not classes × rows × columns"),
+        ({"truth": png(20, 31)}, "the label is of 20×31, but should be of 20×30"),
+        ({"encoded": png(21, 30, 3)}, "the image is of 21×30, but should be of 20×30"),
         ({"id": "caf\udce9"}, r"'caf\\udce9' is no Unicode text"),
     ],
 )

@@ -6,7 +6,6 @@ OUTPUT/errors.parquet     what could not be done: id, stage, reason
 OUTPUT/.progress/         the journal of what is done (see `outputs.journal`)
 """
 
-import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deeplab_ray.config.io import as_dict
+from deeplab_ray.config.io import as_dict, json_text
 from deeplab_ray.config.resources import InferenceResources
 from deeplab_ray.errors import UserError
 from deeplab_ray.inputs import Inputs
@@ -200,7 +199,7 @@ def _finish(order: Order, images: int, errors: list[Done]) -> list[str]:
     write_errors(output, errors)
     files = [uri for each in order.target.formats if (uri := each.finish(output))]
     finished = {"images": images, "errors": len(errors), "files": files}
-    publish(output, _FINISHED, json.dumps(finished).encode())
+    publish(output, _FINISHED, json_text(finished).encode())
     sweep(output)
     return files
 

@@ -6,7 +6,6 @@ wait for ever.
 """
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from deeplab_ray.cli import origin
-from deeplab_ray.config.io import to_json
+from deeplab_ray.config.io import json_text, to_json
 from deeplab_ray.config.resources import TrainingResources
 from deeplab_ray.config.search import SearchConfig
 from deeplab_ray.errors import JobError, UserError
@@ -129,7 +128,7 @@ def run(request: Request) -> tuple[list[Trial], str]:
         reason = f" ({origin(first)})" if first else ""
         raise JobError(f"no trial reported a score{reason}: try one training with jobs/train.py") from first
     best = at_point(recipe, dataclasses.asdict(trials[0]))
-    (place / _TABLE).write_bytes(json.dumps([dataclasses.asdict(trial) for trial in trials], indent=2).encode())
+    (place / _TABLE).write_bytes(json_text([dataclasses.asdict(trial) for trial in trials], indent=2).encode())
     (place / BEST).write_bytes(to_json(best).encode())
     return trials, (place / BEST).uri
 
