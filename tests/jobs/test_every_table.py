@@ -38,6 +38,7 @@ def result(done: Job) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("cluster")  # as tests/test_contributing.py
 @pytest.mark.usefixtures("ray_cluster")
 def test_every_table_of_the_paper_runs_from_its_data_to_its_figures(
     tmp_path: Path, run_here: Callable[..., Job]
@@ -60,9 +61,11 @@ def test_every_table_of_the_paper_runs_from_its_data_to_its_figures(
             run_here("train", name, "--data", str(data), "--output", str(run), "--weights", weights, *SMALL)
         )
         assert trained["iterations"] == 10
-        split = preset.recipe.validation_split
-        measured = result(run_here("evaluate", "--checkpoint", str(run), "--data", str(data), "--split", split, *ALONE))
-        assert measured["images"] == prepared[preset.dataset][split]["images"]
+        if preset.table != others.OTHERS:
+            split = preset.recipe.validation_split
+            words = ("--checkpoint", str(run), "--data", str(data), "--split", split, *ALONE)
+            measured = result(run_here("evaluate", *words))
+            assert measured["images"] == prepared[preset.dataset][split]["images"]
         runs[name] = str(run)
         if preset.dataset != "coco":
             shutil.rmtree(run)

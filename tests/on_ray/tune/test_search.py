@@ -25,7 +25,6 @@ SEARCH = SearchConfig(trials=2, batches=(2, 4), learning_rate_min=1e-4, learning
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("cluster")  # as tests/test_contributing.py
 def test_a_search_ends_and_its_best_configuration_trains(
     prepared_scenes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
