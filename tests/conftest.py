@@ -24,6 +24,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 CRF = os.path.join("tests", "crf", "")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz", type=int, default=300, help="random calls that tests/crf/test_fuzz.py makes")
+
+
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share something go to one of pytest's processes: one Ray, one S3 server; what Numba has compiled."""

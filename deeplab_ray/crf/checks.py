@@ -30,6 +30,14 @@ def check_planes(planes: NDArray[np.float32], image: NDArray[np.uint8], name: st
         raise ValueError(f"{name} have {len(planes)} classes; the CRF takes at most {MOST_CLASSES}")
 
 
+def check_point_planes(planes: NDArray[Any], points: int, name: str) -> None:
+    """Raise ValueError unless `planes` is floating-point C×N, or C× a shape of N points, with C ≥ 2."""
+    if not np.issubdtype(planes.dtype, np.floating):
+        raise ValueError(f"{name} must be floating-point numbers, not {planes.dtype}")
+    if planes.ndim < 2 or len(planes) < 2 or planes[0].size != points:
+        raise ValueError(f"{name} must be C×N with C ≥ 2 and the kernels' {points} points, not {planes.shape}")
+
+
 def check_values(energies: bool, off: float, negative: bool) -> None:
     """Raise ValueError if the values are not finite or not probabilities; energies need only be finite.
 

@@ -61,49 +61,68 @@ def build(
     Raises ValueError if the features span more than the keys can hold.
     """
     d = 2 if image is None else 5
-    pixels = len(order)
-    scale, packing = elevation(d), pack(d, positions, colours)
-    # Krähenbühl's code takes four pixels at a time and pads with zeros, whose vertices stay in the lattice.
-    padded = -(-pixels // 4) * 4
-    offsets = np.empty((pixels, d + 1), np.int32)
-    weights = np.empty((pixels, d + 1), np.float32)
-    batch = np.zeros(4 * (d + 1) * LANES, np.float32)
-    progress = np.zeros(3, np.int64)
-    buffers.table.fill(0)
+    packing = pack(d, positions, colours)
     bytes_of_colour = np.empty((0, 3), np.uint8) if image is None else image
-    while True:
-        window = _window(len(buffers.table), packing.sites)
-        kernels.locate(
-            order, padded, positions[0], positions[1], bytes_of_colour, colours, scale,
-            packing.units, packing.origin, packing.colour_bits, window, buffers.table, buffers.keys,
-            buffers.mass, buffers.site_of, buffers.sizes, progress, offsets, weights, batch, as_rows(batch, LANES),
-            _lines(buffers.table),
-        )  # fmt: skip
-        if progress[0] >= padded:
-            break
-        table = np.zeros((2 * len(buffers.table), 2), np.int64)
-        kernels.rehash(buffers.table, table, packing.colour_bits, _window(len(table), packing.sites))
-        buffers.grow(table)
-    vertices, table = int(progress[1]), buffers.table
-    keys, mass, sizes = buffers.keys[:vertices], buffers.mass[:vertices], buffers.sizes[: progress[2]]
+    features = (*positions, bytes_of_colour, colours, np.empty((0, d), np.float32))
+    offsets, weights, vertices, site_count = locate(order, features, packing, buffers)
+    table, window = buffers.table, _window(len(buffers.table), packing.sites)
+    keys, mass, sizes = buffers.keys[:vertices], buffers.mass[:vertices], buffers.sizes[:site_count]
     renumbered = np.empty(vertices, np.int32)
     sites = kernels.renumber(buffers.site_of[:vertices], sizes, keys, mass, renumbered, offsets)
-    blocks = np.append(np.arange(0, vertices, _BLOCK, dtype=np.int32), np.int32(vertices))
+    blocks = block_bounds(vertices)
     if d == 2:
         sites = blocks
     chains = []
     for direction in range(d + 1):
         bounds = sites if direction > 2 else blocks
         step = (d + 1) * packing.units[direction] - packing.units.sum()
-        chains.append(kernels.chains(keys, renumbered, table, _lines(table), step, bounds, packing.colour_bits, window))
+        chains.append(kernels.chains(keys, renumbered, table, lines(table), step, bounds, packing.colour_bits, window))
     for chain, _ in chains:
         kernels.blur_numbers(chain, mass)
-    kernels.normalise(offsets, weights, mass, np.float32(1 / (1 + 2.0**-d)), np.float32(weight))
+    kernels.normalise(offsets, weights, mass, scale(d), np.float32(weight))
     inner = tuple(chains[3:]) or _no_chains(len(sites))
     return Lattice(offsets, weights, vertices, tuple(chain for chain, _ in chains[:3]), inner, sites)
 
 
-def _lines(table: NDArray[np.int64]) -> NDArray[Any]:
+def locate(
+    order: NDArray[np.int32], features: tuple[Any, Any, Any, Any, Any], packing: "Packing", buffers: "HashBuffers"
+) -> tuple[NDArray[np.int32], NDArray[np.float32], int, int]:
+    """Fill the buffers with the vertices of all points; return offsets, weights, the numbers of vertices and of sites.
+
+    features: what `kernels.locate` reads them from: columns, rows, image, colours and features.
+    """
+    d, points = len(packing.units) - 1, len(order)
+    # Krähenbühl's code takes four points at a time and pads with zeros, whose vertices stay in the lattice.
+    padded = -(-points // 4) * 4
+    offsets = np.empty((points, d + 1), np.int32)
+    weights = np.empty((points, d + 1), np.float32)
+    batch = np.zeros(4 * (d + 1) * LANES, np.float32)
+    progress = np.zeros(3, np.int64)
+    buffers.table.fill(0)
+    while True:
+        kernels.locate(
+            order, padded, *features, elevation(d), packing.units, packing.origin, packing.colour_bits,
+            _window(len(buffers.table), packing.sites), buffers.table, buffers.keys, buffers.mass, buffers.site_of,
+            buffers.sizes, progress, offsets, weights, batch, as_rows(batch, LANES), lines(buffers.table),
+        )  # fmt: skip
+        if progress[0] >= padded:
+            return offsets, weights, int(progress[1]), int(progress[2])
+        table = np.zeros((2 * len(buffers.table), 2), np.int64)
+        kernels.rehash(buffers.table, table, packing.colour_bits, _window(len(table), packing.sites))
+        buffers.grow(table)
+
+
+def block_bounds(vertices: int) -> NDArray[np.int32]:
+    """Return where the blocks of vertices begin, whose chains are sorted by length, and where the last ends."""
+    return np.append(np.arange(0, vertices, _BLOCK, dtype=np.int32), np.int32(vertices))
+
+
+def scale(d: int) -> np.float32:
+    """Return the factor of what is sliced from a lattice of d dimensions, as in Krähenbühl's code."""
+    return np.float32(1 / (1 + 2.0**-d))
+
+
+def lines(table: NDArray[np.int64]) -> NDArray[Any]:
     """View the hash table as rows that `prefetch` takes."""
     return as_rows(table.view(np.float32), 4)
 

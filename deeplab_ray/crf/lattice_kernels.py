@@ -48,21 +48,22 @@ def rehash(table: Any, bigger: Any, colour_bits: Any, window: Any) -> None:
 
 @numba.njit(nogil=True, cache=True)
 def locate(
-    order: Any, padded: Any, columns: Any, rows: Any, image: Any, colours: Any, scale: Any, units: Any, origin: Any,
-    colour_bits: Any, window: Any, table: Any, keys: Any, mass: Any, site_of: Any, sizes: Any, progress: Any,
-    offsets: Any, weights: Any, flat: Any, batch: Any, lines: Any,
+    order: Any, padded: Any, columns: Any, rows: Any, image: Any, colours: Any, features: Any, scale: Any, units: Any,
+    origin: Any, colour_bits: Any, window: Any, table: Any, keys: Any, mass: Any, site_of: Any, sizes: Any,
+    progress: Any, offsets: Any, weights: Any, flat: Any, batch: Any, lines: Any,
 ) -> None:  # fmt: skip
     """Find each pixel's simplex and barycentric weights, and number vertices as they are first met.
 
-    Fills each vertex's key, mass (the splat of ones) and site, and the sizes of sites. progress: the numbers of pixels,
-    vertices and sites so far. Stops early if a buffer may become too small; the caller grows it and calls again.
+    features: float32 N×D, or empty if columns, rows, image and colours hold the features of the pixels. Fills each
+    vertex's key, mass (the splat of ones) and site, and the sizes of sites. progress: the numbers of pixels, vertices
+    and sites so far. Stops early if a buffer may become too small; the caller grows it and calls again.
     (Growing here would make Numba count references in the loop, which takes longer than the rest.) lines: the table as
     rows that can be prefetched.
     """
     d = len(scale)
     step = np.float32(d + 1)
     part = np.float32(1) / step
-    width = len(columns)
+    width, given = len(columns), len(features) > 0
     count, sites = progress[1], progress[2]
     x, y, last = 0, 0, 0
     unit_sum = units.sum()
@@ -79,6 +80,10 @@ def locate(
             p = start + lane
             if p < len(order):
                 i = order[p]
+                if given:
+                    for k in range(d):
+                        flat[(f + k) * LANES + lane] = features[i, k]
+                    continue
                 # Mostly the next pixel in its row, so the slow division is rare.
                 x += i - last
                 if x < 0 or x >= width:

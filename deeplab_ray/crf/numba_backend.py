@@ -35,6 +35,7 @@ from deeplab_ray.crf.checks import SMALLEST, check_values
 from deeplab_ray.crf.lattice import HashBuffers, Lattice
 from deeplab_ray.crf.params import CRFParams
 from deeplab_ray.crf.simd import as_rows
+from deeplab_ray.crf.workspace import Workspace
 
 _PLANS = 4
 _SWEEPS = 2
@@ -50,24 +51,6 @@ class _Plan:
     order: NDArray[np.int32]
     """The pixels in the order of visiting: by 256×256 tiles, and in each by 32×32 tiles."""
     near: Lattice
-
-
-class Workspace:
-    """Buffers that are allocated once and used for every image."""
-
-    def __init__(self) -> None:
-        self.table = HashBuffers()
-        self._held: dict[str, NDArray[Any]] = {}
-
-    def get(self, name: str, size: int, kind: Any = np.float32) -> NDArray[Any]:
-        """Return the buffer `name` with this length; it is kept between calls, and holds zeros when it is new."""
-        held = self._held.get(name)
-        if held is None or len(held) < size:
-            # Release the old buffer before the new one is allocated.
-            self._held.pop(name, None)
-            held = None
-            held = self._held[name] = _aligned_zeros(size + size // 8, kind)
-        return held[:size]
 
 
 class Engine:
@@ -219,14 +202,6 @@ def _planes(beliefs: NDArray[np.float32], order: NDArray[np.int32], shape: tuple
     result = np.empty(shape, np.float32)
     kernels.scatter(beliefs, order, result.reshape(shape[0], -1))
     return result
-
-
-def _aligned_zeros(size: int, kind: Any) -> NDArray[Any]:
-    """Return zeros that begin at a cache line, so that a row of 16 lanes lies in one."""
-    item = np.dtype(kind).itemsize
-    raw = np.zeros(size * item + 64, np.uint8)
-    skip = -raw.ctypes.data % 64
-    return raw[skip : skip + size * item].view(kind)
 
 
 def _lanes(classes: int) -> int:

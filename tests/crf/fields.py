@@ -19,6 +19,17 @@ def scene(classes: int = 4, height: int = 15, width: int = 13, seed: int = 0) ->
     return image, softmax(scores).astype(np.float32)
 
 
+def shaded_scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A photo's kind of image, 28×34, with shading, texture and noise; blocks of 7×7 that prefer one of 11 classes."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:28, :34]
+    image = np.stack([80 + 3 * x + 20 * np.sin(y / 3), 120 + 2 * y - x, 60 + 40 * np.sin((x + y) / 7)], 2)
+    image += rng.integers(-3, 4, image.shape)
+    scores = 2 * rng.normal(size=(11, 5, 6)).repeat(7, 1).repeat(7, 2)[:, :28, :34]
+    scores += rng.normal(scale=0.3, size=(11, 28, 34))
+    return np.clip(image, 0, 255).astype(np.uint8), softmax(scores).astype(np.float32)
+
+
 def softmax(x: np.ndarray) -> np.ndarray:
     e = np.exp(x - x.max(axis=0))
     return e / e.sum(axis=0)

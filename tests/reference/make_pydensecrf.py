@@ -1,12 +1,15 @@
-"""Write pydensecrf.npz: what pydensecrf makes of small images, so that tests can compare without a C++ compiler.
+"""Write pydensecrf.npz and pydensecrf_programs.npz: what pydensecrf makes of small images and of programs of its calls,
+so that tests can compare without a C++ compiler.
 
 PYTHONPATH=tests/crf uv run --extra pydensecrf tests/reference/make_pydensecrf.py
 
-`tests/crf/stored.py` chooses the images and reads the file; where pydensecrf is installed, `tests/crf` checks that
-the file is what pydensecrf gives.
+`tests/crf/stored.py` and `tests/crf/programs.py` choose the inputs and read the files; where pydensecrf is installed,
+`tests/crf` checks that the files are what pydensecrf gives.
 """
 
 import numpy as np
+import programs
+from pydensecrf import densecrf, utils
 from stored import FILE, as_probabilities, inputs, pack
 
 from deeplab_ray.crf import DenseCRF
@@ -20,6 +23,8 @@ def main() -> None:
         arrays |= pack(name, image, whole, params, compatibility, beliefs)
     np.savez_compressed(FILE, **arrays)  # type: ignore[arg-type]
     print(f"{FILE}: {FILE.stat().st_size} bytes, {len({key.split('/')[0] for key in arrays})} cases")
+    np.savez_compressed(programs.FILE, **programs.record(densecrf, utils))  # type: ignore[arg-type]
+    print(f"{programs.FILE}: {programs.FILE.stat().st_size} bytes")
 
 
 if __name__ == "__main__":
