@@ -25,6 +25,7 @@ CRF = os.path.join("tests", "crf", "")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-tables", action="store_true", help="every preset of tests/jobs/test_every_table.py")
     parser.addoption("--fuzz", type=int, default=300, help="random calls that tests/crf/test_fuzz.py makes")
 
 

@@ -60,8 +60,11 @@ class Scores:
         return f"{self.name}/{safe_name(id)}.parquet"
 
     def encode(self, prediction: Prediction) -> bytes:
-        """Raises ValueError for what `read_scores` would refuse: scores that are not finite or not C×h×w, an image or
-        a label of another size than the prediction; and for an id that is no Unicode (it has lone surrogates)."""
+        """A label of another size than the image is left out: nothing can be measured against it.
+
+        Raises ValueError for what `read_scores` would refuse: scores that are not finite or not C×h×w, an image of
+        another size than the prediction; and for an id that is no Unicode (it has lone surrogates).
+        """
         scores = prediction.scores
         if scores.ndim != 3 or not scores.size:
             raise ValueError(f"scores of {scores.shape} are not classes × rows × columns")
@@ -69,11 +72,11 @@ class Scores:
             raise ValueError("scores are not finite")
         height, width = prediction.labels.shape
         _check_size("image", prediction.encoded, height, width)
-        _check_size("label", prediction.truth, height, width)
+        truth = prediction.truth
         row = {
             "id": prediction.id,
             "image": prediction.encoded,
-            "label": prediction.truth,
+            "label": truth if truth and _size(truth) == (height, width) else None,
             "height": height,
             "width": width,
             "scores": scores.astype(_DTYPE).tobytes(),

@@ -36,6 +36,11 @@ def test_what_goes_in_comes_out(truth: bytes | None) -> None:
     assert stored.scores.dtype == np.float16
 
 
+@pytest.mark.parametrize("truth", [png(20, 31), b"no image"])
+def test_a_label_that_does_not_fit_its_image_is_left_out(truth: bytes) -> None:
+    assert read_scores(FORMAT.encode(replace(PREDICTION, truth=truth))).label is None
+
+
 def test_the_file_is_plain_parquet() -> None:
     # Neither contiguous nor of this machine's byte order.
     scores = SCORES.astype(">f2").transpose(0, 2, 1)
@@ -55,7 +60,6 @@ def test_the_file_is_plain_parquet() -> None:
         ({"scores": np.full((2, 3, 4), np.nan, np.float16)}, "scores are not finite"),
         ({"scores": np.zeros((3, 4), np.float16)}, "not classes × rows × columns"),
         ({"scores": np.zeros((0, 3, 4), np.float16)}, "not classes × rows × columns"),
-        ({"truth": png(20, 31)}, "the label is of 20×31, but should be of 20×30"),
         ({"encoded": png(21, 30, 3)}, "the image is of 21×30, but should be of 20×30"),
         ({"id": "caf\udce9"}, r"'caf\\udce9' is no Unicode text"),
     ],
