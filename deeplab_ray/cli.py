@@ -159,7 +159,8 @@ def origin(error: BaseException) -> str:
 
 
 def _told(error: BaseException) -> list[tuple[str, str]]:
-    """Return (class, one line of text) of an error and of its causes, the root cause last."""
+    """Return (class, one line of text) of an error and of its causes, the root cause last; of errors that tell the user
+    what to do the class is UserError or JobError."""
     return [line for cause in _causes(error) for line in _own(cause)]
 
 
@@ -168,9 +169,18 @@ def _own(error: BaseException) -> list[tuple[str, str]]:
     several, read from the text of its traceback, which is all that Ray passes on."""
     remote = any(kind.__name__ in ("RayError", "RayTrainError") for kind in type(error).__mro__)
     if remote and (found := _TOLD.findall(plain(str(error)))):
-        return found[::-1]
+        return [(_family(kind), text) for kind, text in reversed(found)]
     lines = [line.strip() for line in plain(str(error)).splitlines() if line.strip()] or ["no message"]
-    return [(type(error).__name__, " ".join(lines) if isinstance(error, UserError | JobError) else lines[0])]
+    text = " ".join(lines) if isinstance(error, UserError | JobError) else lines[0]
+    return [(_family(type(error).__name__), text)]
+
+
+def _family(kind: str) -> str:
+    """UserError or JobError for the name of a class that is one of these; any other name as it is."""
+    for base in (UserError, JobError):
+        if kind in {base.__name__, *(each.__name__ for each in base.__subclasses__())}:
+            return base.__name__
+    return kind
 
 
 def _save_traceback(error: BaseException) -> str:

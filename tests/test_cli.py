@@ -49,6 +49,14 @@ def test_a_job_ends_with_its_result_on_stdout(capfd: pytest.CaptureFixture[str])
     assert json.loads(out.removeprefix("RESULT ")) == {"miou": 0.5}
 
 
+class NoFolderError(UserError):
+    """As parts of the package have, to be told apart from other mistakes."""
+
+
+def test_every_kind_of_mistake_ends_a_job_with_its_line_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    assert end_of(raising(NoFolderError("give another one")), capfd) == (2, "", "error: give another one")
+
+
 def test_a_figure_that_is_no_number_is_null_in_the_result(capfd: pytest.CaptureFixture[str]) -> None:
     code, out, _ = end_of(lambda: {"miou": float("nan"), "rows": [{"gain": (math.inf, 1)}]}, capfd)
     assert (code, out) == (0, 'RESULT {"miou": null, "rows": [{"gain": [null, 1]}]}')

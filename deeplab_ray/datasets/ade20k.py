@@ -7,7 +7,7 @@ and skyscraper have the same.
 
 from collections.abc import Sequence
 
-from deeplab_ray.datasets.base import Dataset, Pair, SplitMissing, match_pairs, name_unused, walk
+from deeplab_ray.datasets.base import Dataset, MissingSplitError, Pair, match_pairs, name_unused, walk
 from deeplab_ray.labels import IGNORE
 from deeplab_ray.storage.location import Location
 
@@ -173,14 +173,14 @@ def _pairs(source: Location, split: str) -> list[Pair]:
         for folder in _TEST:
             if found := _files(source, folder, ".jpg"):
                 return match_pairs(found, {}, lambda id: id)
-        raise SplitMissing(f"no {_TEST[0]}/*.jpg below {source}: --source is the folder that holds release_test/")
+        raise MissingSplitError(f"no {_TEST[0]}/*.jpg below {source}: --source is the folder that holds release_test/")
     folder = _FOLDERS[split]
     for place in _PLACES:
         at = f"{place}images/{folder}"
         images, labels = _files(source, at, ".jpg"), _files(source, f"{place}annotations/{folder}", ".png")
         if images or labels:
             return [Pair(id, images.get(id, f"{at}/{id}.jpg"), labels.get(id)) for id in sorted(images | labels)]
-    raise SplitMissing(
+    raise MissingSplitError(
         f"no images/{folder}/*.jpg below {source}: --source is the folder ADEChallengeData2016, which holds images/ "
         "and annotations/"
     )

@@ -17,7 +17,7 @@ from deeplab_ray.storage.location import Location
 _ENDINGS = 3
 
 
-class SplitMissing(UserError):
+class MissingSplitError(UserError):
     """Raised if a folder does not hold a split at all. What is there but wrong is another UserError."""
 
 
@@ -58,8 +58,8 @@ class Dataset:
     """Value (0..255) that a label file may hold → train id. Of several values with the same train id the first is the
     one that is written on the way out."""
     pairs: Callable[[Location, str], list[Pair]]
-    """(folder, split) → the split's pairs, sorted by id. SplitMissing if the split is not there, UserError if it is
-    there but wrong."""
+    """(folder, split) → the split's pairs, sorted by id. MissingSplitError if the split is not there, UserError if what
+    is there is wrong."""
     unlabelled: tuple[str, ...] = ()
     """Splits whose labels are not public: their images are prepared without."""
     published: Mapping[str, int] = field(default_factory=dict)

@@ -9,7 +9,7 @@ for the first of the merged classes.
 
 from collections.abc import Sequence
 
-from deeplab_ray.datasets.base import Dataset, Pair, SplitMissing, match_pairs, name_unused, walk
+from deeplab_ray.datasets.base import Dataset, MissingSplitError, Pair, match_pairs, name_unused, walk
 from deeplab_ray.datasets.by_content import ByContent
 from deeplab_ray.datasets.colour_map import Colour
 from deeplab_ray.datasets.folder.colours import Colours
@@ -73,7 +73,7 @@ def _pairs(source: Location, split: str) -> list[Pair]:
         return _first_layout(source, split)
     images, labels = _pngs(source, split), _pngs(source, f"{split}annot")
     if not images and not labels:
-        raise SplitMissing(
+        raise MissingSplitError(
             f"no {split}/*.png below {source}: --source is the folder that holds {split}/ and {split}annot/ "
             f"(the SegNet layout), or {_IMAGES}/ and {_LABELS}/"
         )
@@ -91,7 +91,7 @@ def _first_layout(source: Location, split: str) -> list[Pair]:
     else:
         members = {id for id in images.keys() | labels.keys() if split_of(id) == split}
     if not members:
-        raise SplitMissing(f"no frame of {split} in {source / _IMAGES}: it should hold all 701 of CamVid")
+        raise MissingSplitError(f"no frame of {split} in {source / _IMAGES}: it should hold all 701 of CamVid")
     return match_pairs(
         {id: path for id, path in images.items() if id in members},
         {id: path for id, path in labels.items() if id in members},

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from deeplab_ray.datasets.base import Dataset, Pair, SplitMissing, match_pairs, name_unused, walk
+from deeplab_ray.datasets.base import Dataset, MissingSplitError, Pair, match_pairs, name_unused, walk
 from deeplab_ray.datasets.by_content import ByContent
 from deeplab_ray.datasets.formats import Index, Look, Value
 from deeplab_ray.errors import UserError, quote
@@ -126,7 +126,7 @@ def read_pairs(source: Location, split: str, kind: str = "gtFine") -> list[Pair]
     images = _files(source, "leftImg8bit", split, _IMAGE)
     labels = _files(source, kind, split, f"_{kind}{_POLYGONS}") | _files(source, kind, split, f"_{kind}{_IDS}")
     if not images and not labels:
-        raise SplitMissing(
+        raise MissingSplitError(
             f"no leftImg8bit/{split}/<city>/*{_IMAGE} below {source}: --source is the folder that holds "
             f"leftImg8bit/ and {kind}/"
         )

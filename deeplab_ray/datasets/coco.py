@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from deeplab_ray.datasets import coco_json, voc
-from deeplab_ray.datasets.base import Dataset, Pair, SplitMissing
+from deeplab_ray.datasets.base import Dataset, MissingSplitError, Pair
 from deeplab_ray.datasets.formats import Look, Value
 from deeplab_ray.errors import UserError, quote
 from deeplab_ray.labels import IGNORE
@@ -109,7 +109,7 @@ def _pack(segmentation: Any, height: int, width: int) -> bytes | str:
 def _pairs(year: int, source: Location, split: str) -> list[Pair]:
     file = source / f"annotations/instances_{split}{year}.json"
     if not file.is_file():
-        raise SplitMissing(
+        raise MissingSplitError(
             f"no annotations/instances_{split}{year}.json below {source}: --source is the folder that holds "
             f"annotations/ and {split}{year}/"
         )

@@ -7,7 +7,7 @@ round are not read here: some have this order, others the alphabetical one, and 
 """
 
 from deeplab_ray.datasets import voc
-from deeplab_ray.datasets.base import Dataset, Pair, SplitMissing
+from deeplab_ray.datasets.base import Dataset, MissingSplitError, Pair
 from deeplab_ray.datasets.colour_map import voc_colour
 from deeplab_ray.datasets.matlab import Numbers
 from deeplab_ray.errors import UserError
@@ -87,7 +87,7 @@ def _pairs(source: Location, split: str) -> list[Pair]:
     candidates = [f"{split}.txt", *(f"{place}{folder}/{split}.txt" for place in places for folder in lists)]
     listing = voc.find(source, candidates)
     if listing is None:
-        raise SplitMissing(
+        raise MissingSplitError(
             f"no ImageSets/Main/{split}.txt below {source}: --source is the folder that holds VOC2010/ (or VOCdevkit/) "
             "and trainval/ with PASCAL-Context's .mat files"
         )
@@ -96,7 +96,7 @@ def _pairs(source: Location, split: str) -> list[Pair]:
         if labels := set((source / folder).files()):
             break
     else:
-        raise SplitMissing(
+        raise MissingSplitError(
             f"no trainval/*.mat below {source}: --source is the folder that holds VOC2010/ (or VOCdevkit/) and "
             "trainval/ with PASCAL-Context's .mat files"
         )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab_ray.datasets import matlab, voc
-from deeplab_ray.datasets.base import Dataset, Pair, SplitMissing
+from deeplab_ray.datasets.base import Dataset, MissingSplitError, Pair
 from deeplab_ray.datasets.colour_map import voc_colour
 from deeplab_ray.datasets.formats import Look, Value
 from deeplab_ray.labels import IGNORE
@@ -85,7 +85,7 @@ def _pairs(source: Location, split: str) -> list[Pair]:
     places = voc.places(2010)
     listing = voc.find(source, (f"{place}{name.format(split=split)}" for place in places for name in _LISTS))
     if listing is None:
-        raise SplitMissing(
+        raise MissingSplitError(
             f"no {split}_id.txt below {source}: --source is the folder that holds VOC2010/ (or VOCdevkit/), "
             f"Annotations_Part/ and PASCAL-Person-Part's lists train_id.txt and val_id.txt"
         )
@@ -94,7 +94,7 @@ def _pairs(source: Location, split: str) -> list[Pair]:
         if labels := set((source / folder).files()):
             break
     else:
-        raise SplitMissing(
+        raise MissingSplitError(
             f"no Annotations_Part/*.mat below {source}: --source is the folder that holds VOC2010/ (or VOCdevkit/) and "
             "Annotations_Part/"
         )

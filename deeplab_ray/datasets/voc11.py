@@ -6,7 +6,7 @@ VOC's labels); a list ImageSets/Segmentation/seg11valid.txt goes before that.
 """
 
 from deeplab_ray.datasets import voc
-from deeplab_ray.datasets.base import Dataset, Pair, SplitMissing
+from deeplab_ray.datasets.base import Dataset, MissingSplitError, Pair
 from deeplab_ray.storage.location import Location
 
 
@@ -14,7 +14,7 @@ def _pairs(source: Location, split: str) -> list[Pair]:
     sbd = voc.find_sbd(source)
     if split == "train":
         if sbd is None:
-            raise SplitMissing(
+            raise MissingSplitError(
                 f"no {' nor '.join(f'{place}/train.txt' for place in voc.SBD_PLACES)} below {source}: --source is the "
                 "folder that holds VOC2011/ and SBD/"
             )
@@ -32,7 +32,7 @@ def _pairs(source: Location, split: str) -> list[Pair]:
         listing = voc.find(source, (file.replace("seg11valid", "val") for file in lists))
         if listing is None or sbd is None:
             missing = "ImageSets/Segmentation/val.txt" if listing is None else f"{voc.SBD_PLACES[0]}/train.txt"
-            raise SplitMissing(
+            raise MissingSplitError(
                 f"no {missing} below {source}: --source is the folder that holds VOC2011/ and SBD/ (or a list "
                 "ImageSets/Segmentation/seg11valid.txt)"
             )

@@ -7,7 +7,7 @@ ImageSets/Segmentation/trainaug.txt (or train_aug.txt) are there, SBD is not nee
 """
 
 from deeplab_ray.datasets import voc
-from deeplab_ray.datasets.base import Dataset, Pair, SplitMissing
+from deeplab_ray.datasets.base import Dataset, MissingSplitError, Pair
 from deeplab_ray.storage.location import Location
 
 _LISTS = {"trainaug": ("trainaug", "train_aug")}
@@ -26,7 +26,7 @@ def _pairs(source: Location, split: str) -> list[Pair]:
         return [_pair(prefix, id, f"{folder}/{id}.png" if f"{id}.png" in labels else None) for id in ids]
     if split == "trainaug":
         return _merge(source)
-    raise SplitMissing(
+    raise MissingSplitError(
         f"no ImageSets/Segmentation/{split}.txt below {source}: --source is the folder VOCdevkit/VOC2012"
     )
 
@@ -48,7 +48,7 @@ def _merge(source: Location) -> list[Pair]:
     if sbd is None or train is None or val is None:
         missing = f"SBD ({' or '.join(voc.SBD_PLACES)}, with train.txt, val.txt and cls/)" if sbd is None else ""
         lists = "ImageSets/Segmentation/train.txt and val.txt" if train is None or val is None else ""
-        raise SplitMissing(
+        raise MissingSplitError(
             f"no ImageSets/Segmentation/trainaug.txt below {source}: --source is the folder VOCdevkit/VOC2012; to make "
             f"the list, {' and '.join(filter(None, (lists, missing)))} must be there, too"
         )

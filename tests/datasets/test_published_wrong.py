@@ -11,7 +11,7 @@ import trees
 from scipy.io import savemat
 
 from deeplab_ray import datasets
-from deeplab_ray.datasets.base import SplitMissing
+from deeplab_ray.datasets.base import MissingSplitError
 from deeplab_ray.errors import UserError
 from deeplab_ray.on_ray.prepare import check_request
 from deeplab_ray.storage.location import locate
@@ -30,7 +30,7 @@ def decode(name: str, data: bytes, drawn: object = None) -> np.ndarray:
 @pytest.mark.parametrize("name", datasets.names())
 def test_a_split_that_is_not_there_is_missing_and_no_mistake(name: str, tmp_path: Path) -> None:
     for split in datasets.get(name).splits:
-        with pytest.raises(SplitMissing, match=r"^no .* below .*: --source is the folder"):
+        with pytest.raises(MissingSplitError, match=r"^no .* below .*: --source is the folder"):
             datasets.get(name).pairs(locate(tmp_path), split)
 
 
@@ -64,7 +64,9 @@ def test_a_list_may_have_windows_ends_a_byte_order_mark_blank_lines_and_one_name
 def test_trainaug_without_sbd_says_where_it_is_looked_for(tmp_path: Path) -> None:
     trees.voc12(tmp_path)
     (tmp_path / "SBD").rename(tmp_path / "elsewhere")
-    with pytest.raises(SplitMissing, match=r"SBD \(SBD or benchmark_RELEASE/dataset, with train\.txt.*must be there"):
+    with pytest.raises(
+        MissingSplitError, match=r"SBD \(SBD or benchmark_RELEASE/dataset, with train\.txt.*must be there"
+    ):
         datasets.get("voc12").pairs(locate(tmp_path), "trainaug")
     (tmp_path / "elsewhere/val.txt").unlink()
     (tmp_path / "elsewhere").rename(tmp_path / "SBD")

@@ -176,14 +176,14 @@ def test_a_split_whose_labels_are_not_public_is_prepared_without(tmp_path: Path)
 TWO = """
 \"\"\"Masks: images/*.png beside masks/*.png, 0 and 255.\"\"\"
 
-from deeplab_ray.datasets.base import Dataset, Pair, SplitMissing
+from deeplab_ray.datasets.base import Dataset, Pair, MissingSplitError
 from deeplab_ray.storage.location import Location
 
 
 def _pairs(source: Location, split: str) -> list[Pair]:
     names = (source / split / "images").files()
     if not names:
-        raise SplitMissing(f"no {split}/images/*.png below {source}: --source is the folder that holds {split}/")
+        raise MissingSplitError(f"no {split}/images/*.png below {source}: --source is the folder that holds {split}/")
     return [Pair(name, f"{split}/images/{name}", f"{split}/masks/{name}") for name in names]
 
 

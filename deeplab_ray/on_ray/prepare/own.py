@@ -9,7 +9,7 @@ from deeplab_ray.datasets.facts import Facts
 from deeplab_ray.datasets.folder import Folder, FolderOptions, find_classes, open_folder
 from deeplab_ray.errors import UserError
 from deeplab_ray.on_ray.prepare.request import Options, Request, check_request
-from deeplab_ray.storage.location import Location
+from deeplab_ray.storage.location import Location, locate
 from deeplab_ray.storage.patience import with_patience
 
 CLASSES = "classes.json"
@@ -23,6 +23,10 @@ def check_folder(
 
     Raises UserError as that does, and for what makes no set of the folders.
     """
+    target = locate(output)
+    for flag, place in (("--images", locate(own.images)), ("--labels", locate(own.labels))):
+        if target == place or target.path.startswith(f"{place.path}/"):
+            raise UserError(f"--output {target} lies in {flag} {place}: give a folder of its own")
     folder = open_folder(own)
     request = check_request(folder.dataset, own.images, output, splits, options)
     if request.options.min_object_pixels and not folder.dataset.classes:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from deeplab_ray import datasets
 from deeplab_ray.datasets import Dataset, Pair
-from deeplab_ray.datasets.base import SplitMissing
+from deeplab_ray.datasets.base import MissingSplitError
 from deeplab_ray.datasets.facts import Facts
 from deeplab_ray.errors import UserError
 from deeplab_ray.images import MAX_PIXELS
@@ -122,6 +122,8 @@ def check_request(
     options = options or Options()
     what = datasets.get(dataset) if isinstance(dataset, str) else dataset
     place, target = locate(source), locate(output)
+    if place == target:
+        raise UserError(f"--output {target} is the --source: give a folder of its own")
     check_access(read=[place], write=[target])
     if not place.exists():
         raise UserError(f"there is no folder {place}: --source is where {what.name} lies")
@@ -142,7 +144,7 @@ def _find_pairs(dataset: Dataset, source: Location, splits: Sequence[str] | None
         if split not in dataset.unlabelled:
             try:
                 found[split] = _pairs(dataset, source, split)
-            except SplitMissing as error:
+            except MissingSplitError as error:
                 missing.append(error)
     if not found:
         raise missing[0]
