@@ -86,7 +86,9 @@ class ClassTable:
         classes = fields["classes"]
         return cls(
             names=tuple(str(each["name"]) for each in classes),
-            colours=tuple(tuple(int(part) for part in each["colour"]) for each in classes),  # type: ignore[misc]
+            colours=tuple(
+                (int(red), int(green), int(blue)) for red, green, blue in (each["colour"] for each in classes)
+            ),
             values=tuple(int(each["value"]) for each in classes),
             ignore_value=int(fields["ignore_value"]),
         )

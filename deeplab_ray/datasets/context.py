@@ -91,25 +91,16 @@ def _pairs(source: Location, split: str) -> list[Pair]:
             f"no ImageSets/Main/{split}.txt below {source}: --source is the folder that holds VOC2010/ (or VOCdevkit/) "
             "and trainval/ with PASCAL-Context's .mat files"
         )
-    labels: set[str] = set()
-    for folder in (f"{place}{name}" for place in places for name in _LABELS):
-        if labels := set((source / folder).files()):
-            break
-    else:
-        raise MissingSplitError(
-            f"no trainval/*.mat below {source}: --source is the folder that holds VOC2010/ (or VOCdevkit/) and "
-            "trainval/ with PASCAL-Context's .mat files"
-        )
+    folder, pairs = voc.mat_pairs(
+        source,
+        2010,
+        voc.read_list(source / listing),
+        _LABELS,
+        f"no trainval/*.mat below {source}: --source is the folder that holds VOC2010/ (or VOCdevkit/) and trainval/ "
+        "with PASCAL-Context's .mat files",
+    )
     _check_numbers(source / f"{folder.removesuffix('trainval')}labels.txt")
-    return [
-        Pair(id, f"{_images(source)}/{id}.jpg", f"{folder}/{id}.mat" if f"{id}.mat" in labels else None)
-        for id in voc.read_list(source / listing)
-    ]
-
-
-def _images(source: Location) -> str:
-    folders = [f"{place}JPEGImages" for place in voc.places(2010)]
-    return next((folder for folder in folders if (source / folder).exists()), folders[0])
+    return pairs
 
 
 def _check_numbers(file: Location) -> None:

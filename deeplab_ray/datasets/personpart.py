@@ -89,21 +89,14 @@ def _pairs(source: Location, split: str) -> list[Pair]:
             f"no {split}_id.txt below {source}: --source is the folder that holds VOC2010/ (or VOCdevkit/), "
             f"Annotations_Part/ and PASCAL-Person-Part's lists train_id.txt and val_id.txt"
         )
-    labels: set[str] = set()
-    for folder in (f"{place}{name}" for place in places for name in _LABELS):
-        if labels := set((source / folder).files()):
-            break
-    else:
-        raise MissingSplitError(
-            f"no Annotations_Part/*.mat below {source}: --source is the folder that holds VOC2010/ (or VOCdevkit/) and "
-            "Annotations_Part/"
-        )
-    images = [f"{place}JPEGImages" for place in places]
-    where = next((images for images in images if (source / images).exists()), images[0])
-    return [
-        Pair(id, f"{where}/{id}.jpg", f"{folder}/{id}.mat" if f"{id}.mat" in labels else None)
-        for id in voc.read_list(source / listing)
-    ]
+    return voc.mat_pairs(
+        source,
+        2010,
+        voc.read_list(source / listing),
+        _LABELS,
+        f"no Annotations_Part/*.mat below {source}: --source is the folder that holds VOC2010/ (or VOCdevkit/) and "
+        "Annotations_Part/",
+    )[1]
 
 
 DATASET = Dataset(

@@ -6,6 +6,7 @@ cls/<id>.mat, whose GTcls.Segmentation holds VOC's class numbers.
 
 from collections.abc import Iterable
 
+from deeplab_ray.datasets.base import MissingSplitError, Pair
 from deeplab_ray.datasets.by_content import ByContent
 from deeplab_ray.datasets.colour_map import voc_colour
 from deeplab_ray.datasets.formats import Index, LabelFormat
@@ -57,6 +58,26 @@ def places(year: int) -> tuple[str, ...]:
 def find(source: Location, candidates: Iterable[str]) -> str | None:
     """The first of these paths at which there is a file."""
     return next((path for path in candidates if (source / path).is_file()), None)
+
+
+def mat_pairs(
+    source: Location, year: int, ids: Iterable[str], label_folders: Iterable[str], missing: str
+) -> tuple[str, list[Pair]]:
+    """The folder in which the `.mat` labels lie, and the pairs of these ids: VOC's images of a year with them.
+
+    label_folders: where labels may lie, below each place of VOC. Raises MissingSplitError with the text `missing` if
+    there is no label anywhere.
+    """
+    tried = [f"{place}{name}" for place in places(year) for name in label_folders]
+    found = ((folder, set((source / folder).files())) for folder in tried)
+    folder, labels = next(((folder, labels) for folder, labels in found if labels), ("", set()))
+    if not labels:
+        raise MissingSplitError(missing)
+    images = [f"{place}JPEGImages" for place in places(year)]
+    where = next((each for each in images if (source / each).exists()), images[0])
+    return folder, [
+        Pair(id, f"{where}/{id}.jpg", f"{folder}/{id}.mat" if f"{id}.mat" in labels else None) for id in ids
+    ]
 
 
 def read_list(file: Location) -> list[str]:

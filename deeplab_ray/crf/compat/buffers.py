@@ -1,6 +1,6 @@
 """Checks of arguments, with the exceptions that pydensecrf's typed arguments raise."""
 
-from numbers import Number
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -44,8 +44,8 @@ def take_compatibility(compat: Any, labels: int) -> float | NDArray[np.float32]:
 
     A matrix that is not symmetric is averaged with its transpose. Raises TypeError or ValueError for anything else.
     """
-    if isinstance(compat, Number):
-        return float(_finite(np.float64(compat)))  # type: ignore[arg-type]
+    if isinstance(compat, Real):
+        return float(_finite(np.float64(float(compat))))
     dimensions = memoryview(compat).ndim
     if dimensions not in (1, 2):
         raise ValueError("LabelCompatibility of dimension >2 not meaningful.")

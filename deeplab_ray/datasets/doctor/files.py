@@ -98,7 +98,7 @@ def _check_unread(case: Case) -> Iterator[Finding]:
         yield Finding(
             case.severity(sign.images),
             "label-kind",
-            case.where(lambda facts, kind=kind: kind in facts.unread),  # type: ignore[misc]
+            tuple(split for split, facts in case.facts.items() if kind in facts.unread),
             f"{case.of(sign.images, 'are')} {kind}, which is not how the labels of {case.dataset.name} are kept, "
             f"such as {sign.example}",
             case.leave_out(sign.images, fix),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from deeplab_ray.datasets.doctor.case import Case, Finding
+from deeplab_ray.datasets.facts import SignName
 
 # Among labels drawn by hand such offsets, in units of what can be told, are common.
 _BY_HAND = 3
@@ -24,20 +25,22 @@ def _check_exif(case: Case) -> Iterator[Finding]:
     some_fit = case.whole.sign("fits").images
     ignore = "draw them on the upright pictures" if some_fit else "give --exif ignore"
     found = False
-    for name, code, how, fix in (
+    by_size: tuple[tuple[SignName, str, str, str], ...] = (
         ("not upright", "labels-not-upright", "as the files store them and not as their EXIF data turn them", ignore),
         ("not stored", "labels-upright", "as their EXIF data turn them, with --exif ignore", "leave out --exif ignore"),
-    ):
-        sign, where = case.signed(name)  # type: ignore[arg-type]
+    )
+    for name, code, how, fix in by_size:
+        sign, where = case.signed(name)
         if sign.images:
             found = True
             message = f"{case.of(sign.images, 'fit')} their images {how}, such as {sign.example} ({sign.detail})"
             yield Finding(case.severity(sign.images), code, where, message, case.leave_out(sign.images, fix))
-    for name, code, how, fix in (
+    by_outlines: tuple[tuple[SignName, str, str, str], ...] = (
         ("aligned stored", "labels-not-upright", "as the files store them", ignore),
         ("aligned upright", "labels-upright", "as their EXIF data turn them", "leave out --exif ignore"),
-    ):
-        sign, where = case.signed(name)  # type: ignore[arg-type]
+    )
+    for name, code, how, fix in by_outlines:
+        sign, where = case.signed(name)
         # Those that fit by their size are told above, and the fix is the same.
         if sign.images and not found:
             found = True
@@ -69,7 +72,7 @@ def _check_sizes(case: Case) -> Iterator[Finding]:
         yield Finding(
             case.severity(sign.images),
             "label-size",
-            case.where(lambda facts, how=how: how in facts.misfits),  # type: ignore[misc]
+            tuple(split for split, facts in case.facts.items() if how in facts.misfits),
             f"{case.of(sign.images, verb)} {rest}, such as {sign.example} ({sign.detail})",
             case.leave_out(sign.images, fix),
         )

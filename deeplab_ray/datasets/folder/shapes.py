@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,7 +33,7 @@ class _Area(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Named:
+class _Named(ABC):
     """Labels made of areas with names."""
 
     train_ids: Mapping[str, int]
@@ -72,9 +73,9 @@ class _Named:
             places[area.mask] = names.setdefault(_plain(area.name), len(names))
         return list(names), places
 
+    @abstractmethod
     def _areas(self, data: bytes, height: int, width: int, drawn: Any) -> tuple[int, int, Iterator[_Area]]:
         """The label's own height and width, and its areas in the order in which they are drawn."""
-        raise NotImplementedError
 
 
 class LabelMe(_Named):
